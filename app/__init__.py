@@ -1,0 +1,1 @@
+"""The inference service: REST in front of a dynamic request batcher."""

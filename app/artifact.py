@@ -1,0 +1,333 @@
+"""The contract between the suite and the service: one published version of one model.
+
+`<repository>/<name>/<version>/` holds `manifest.json`, the builds it lists, and the tokenizer and
+configuration in Hugging Face's own form. A version is written to a temporary folder, its manifest last,
+and renamed into place: a half-written version cannot be seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from app.errors import ArtifactError, ChecksumError, ManifestError
+
+MANIFEST_FILE = "manifest.json"
+TOKENIZER_FILE = "tokenizer.json"
+
+EngineName = Literal["onnx", "openvino", "torchscript"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Head(_Frozen):
+    """One task of the model: its labels stand in the order of its logits."""
+
+    name: str
+    labels: tuple[str, ...] = Field(min_length=2)
+
+
+class Architecture(_Frozen):
+    """Shapes; heads and FFN width are given per layer because pruning makes them uneven."""
+
+    family: str
+    layers: int = Field(ge=0)
+    hidden_size: int = Field(ge=1)
+    attention_heads: tuple[int, ...]
+    ffn_width: tuple[int, ...]
+    vocabulary: int = Field(ge=1)
+    parameters: int = Field(ge=0)
+
+
+class TokenizerSettings(_Frozen):
+    """How text becomes at most `max_tokens` ids: `head_tokens` from its start, the rest from its end.
+
+    Special tokens count: the first id belongs to the start, the last to the end. Truncation `head` is
+    the case in which all but the closing special token come from the start.
+    """
+
+    max_tokens: int = Field(ge=2, le=8192)
+    truncation: Literal["head", "head+tail"]
+    head_tokens: int = Field(ge=1)
+    pad_token_id: int = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _tail_is_not_empty(self) -> TokenizerSettings:
+        if not 1 <= self.head_tokens < self.max_tokens:
+            raise ValueError(f"head_tokens must lie between 1 and {self.max_tokens - 1}")
+        if self.truncation == "head" and self.head_tokens != self.max_tokens - 1:
+            raise ValueError("truncation 'head' means head_tokens = max_tokens - 1")
+        return self
+
+
+class StoredFile(_Frozen):
+    """One file of the version as it was published."""
+
+    file: FileName
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class BatchVariance(_Frozen):
+    """How far answers moved between one unpadded row at a time and shuffled padded batches."""
+
+    texts: int
+    batch_size: int
+    label_flip_rate: float
+    max_probability_change: float
+
+
+class Parity(_Frozen):
+    """How one build answered beside the fp32 PyTorch model it came from, on the same rows."""
+
+    dataset: str
+    texts: int
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+    label_flip_rate: float
+    max_logit_difference: float
+    max_probability_difference: float
+    limit_note: str | None = None
+
+
+class Build(StoredFile):
+    """One runnable form of the model. `needs` names CPU features; `name` is unique in the version."""
+
+    name: str
+    engine: EngineName
+    precision: Precision
+    needs: tuple[str, ...] = ()
+    batch_invariant: bool
+    batch_variance: BatchVariance | None = None
+    parity: Parity | None = None
+    probe_tolerance: float = Field(gt=0)
+
+
+class Probe(_Frozen):
+    """A text and, per build name, the logits it must give within the build's `probe_tolerance`."""
+
+    text: str
+    logits: dict[str, tuple[float, ...]]
+
+
+class Quality(_Frozen):
+    """Accuracy of one build on labelled rows, beside the fp32 teacher on the same rows."""
+
+    dataset: str
+    split: str
+    build: str
+    n: int
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    teacher_accuracy: float | None = None
+    retention: float | None = None
+    label_flip_rate: float | None = None
+
+
+class LatencyPoint(_Frozen):
+    """Median and spread of one forward pass of `rows` rows of `tokens` ids each."""
+
+    rows: int
+    tokens: int
+    median_ms: float
+    p90_ms: float
+
+
+class Cost(_Frozen):
+    """What one build costs, and on which machine that was measured."""
+
+    build: str
+    cpu: str
+    cpu_features: tuple[str, ...]
+    threads: int
+    runtime: str
+    latency: tuple[LatencyPoint, ...]
+    peak_resident_bytes: int | None = None
+    measured_on: str
+
+
+class Provenance(_Frozen):
+    """Where the version came from; enough to make it again."""
+
+    teacher: str
+    recipe: str
+    recipe_sha256: str
+    data: str
+    data_fingerprint: str
+    seed: int
+    code_revision: str | None = None
+    libraries: dict[str, str]
+    created_at: str
+
+
+class Manifest(_Frozen):
+    """`manifest.json`: everything the service and a reader need to know about a version."""
+
+    schema_version: Literal[1] = 1
+    kind: Literal["model"] = "model"
+    name: ModelName
+    version: int = Field(ge=1)
+    description: str = ""
+    heads: tuple[Head, ...] = Field(min_length=1)
+    architecture: Architecture
+    tokenizer: TokenizerSettings
+    builds: tuple[Build, ...] = Field(min_length=1)
+    files: tuple[StoredFile, ...]
+    probes: tuple[Probe, ...] = Field(min_length=1)
+    quality: tuple[Quality, ...] = ()
+    calibration_temperature: float = Field(default=1.0, gt=0)
+    cost: tuple[Cost, ...] = ()
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        names = [build.name for build in self.builds]
+        if len(set(names)) != len(names):
+            raise ValueError(f"build names must differ, got {names}")
+        classes = sum(len(head.labels) for head in self.heads)
+        for probe in self.probes:
+            missing = sorted(set(names) - set(probe.logits))
+            if missing:
+                raise ValueError(f"a probe has no logits for the builds {missing}")
+            if any(len(logits) != classes for logits in probe.logits.values()):
+                raise ValueError(f"a probe does not have one logit for each of the {classes} labels")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the first head, in logit order."""
+        return self.heads[0].labels
+
+    @property
+    def stored_files(self) -> tuple[StoredFile, ...]:
+        """Every file the version consists of, manifest.json itself aside."""
+        return (*self.builds, *self.files)
+
+    @property
+    def bytes(self) -> int:
+        """Size of the version's files, manifest.json itself aside."""
+        unique = {stored.file: stored.bytes for stored in self.stored_files}
+        return sum(unique.values())
+
+
+def read(folder: Path) -> Manifest:
+    """Parse a version's manifest.
+
+    Raises:
+        ManifestError: missing, not JSON, another schema, or standing in a folder of another name.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        raw = json.loads(path.read_bytes())
+        manifest = Manifest.model_validate(raw)
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        raise ManifestError(f"{path}: {where}: {first['msg']}") from error
+    except ValueError as error:
+        raise ManifestError(f"{path} is not valid JSON: {error}") from error
+    if (manifest.name, str(manifest.version)) != (folder.parent.name, folder.name):
+        raise ManifestError(
+            f"{path} is the manifest of {manifest.name}/{manifest.version}, not of this folder"
+        )
+    return manifest
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Check that every file is the one that was published.
+
+    Raises:
+        ChecksumError: a file is missing, leads out of the folder, or has other bytes.
+    """
+    for stored in manifest.stored_files:
+        path = folder / stored.file
+        if path.is_symlink() or not path.is_file():
+            raise ChecksumError(f"{path} is missing or not a plain file; publish the version again")
+        if path.stat().st_size != stored.bytes:
+            found = path.stat().st_size
+            raise ChecksumError(f"{path} has {found} bytes, published with {stored.bytes}; copy it again")
+        if sha256(path) != stored.sha256:
+            raise ChecksumError(f"{path} does not match its published sha256; copy it again")
+
+
+def write(repository: Path, draft: Manifest, sources: Mapping[str, Path]) -> Path:
+    """Publish a version and return its folder.
+
+    `sources` maps each file name in the draft to where its bytes are now. The manifest is written last
+    and the folder appears under its final name only when it is complete.
+
+    Raises:
+        ArtifactError: the version exists already, or a file of the manifest has no source.
+    """
+    target = repository / draft.name / str(draft.version)
+    if target.exists():
+        raise ArtifactError(f"{target} exists; versions are never overwritten, publish the next number")
+    missing = sorted({stored.file for stored in draft.stored_files} - set(sources))
+    if missing:
+        raise ArtifactError(f"no source is given for {missing}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=".publishing-", dir=target.parent))
+    try:
+        for stored in draft.stored_files:
+            shutil.copyfile(sources[stored.file], staging / stored.file)
+        verify(staging, draft)
+        body = json.dumps(draft.model_dump(mode="json"), indent=2, ensure_ascii=False)
+        (staging / MANIFEST_FILE).write_text(body + "\n", encoding="utf-8")
+        staging.chmod(0o755)
+        _sync(staging)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def versions(repository: Path, name: str) -> list[int]:
+    """Version numbers present in the repository, ascending, complete or not."""
+    folder = repository / name
+    if not folder.is_dir():
+        return []
+    return sorted(int(entry.name) for entry in folder.iterdir() if re.fullmatch(r"[1-9]\d*", entry.name))
+
+
+def model_names(repository: Path) -> list[str]:
+    """Names of the models in the repository, sorted; folders with other names are not models."""
+    if not repository.is_dir():
+        return []
+    pattern = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+    return sorted(
+        entry.name for entry in repository.iterdir() if entry.is_dir() and pattern.fullmatch(entry.name)
+    )
+
+
+def stored_file(path: Path) -> StoredFile:
+    """Describe a file as it is now."""
+    return StoredFile(file=path.name, sha256=sha256(path), bytes=path.stat().st_size)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
