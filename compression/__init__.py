@@ -1,0 +1,1 @@
+"""The offline suite: distil, prune, quantize, export, prove, measure, publish."""

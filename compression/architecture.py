@@ -1,0 +1,177 @@
+"""Where the three supported families keep their layers, heads and FFN neurons.
+
+BERT, RoBERTa and DistilBERT name the same parts differently. Everything that looks inside a model
+(students, pruning, export) goes through `family_of` and `encoder_layers`, so that the names stand here once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from app.artifact import Architecture
+from app.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True)
+class Family:
+    """Names of the parts of one family, as dotted paths."""
+
+    name: str
+    encoder: str
+    layers: str
+    attention: str
+    query: str
+    key: str
+    value: str
+    attention_output: str
+    ffn_input: str
+    ffn_output: str
+    heads_attribute: str
+    width_attribute: str
+    layers_setting: str
+    ffn_setting: str
+    uses_token_types: bool
+
+
+def _bert_like(name: str, encoder: str) -> Family:
+    return Family(
+        name=name,
+        encoder=encoder,
+        layers=f"{encoder}.encoder.layer",
+        attention="attention.self",
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        attention_output="attention.output.dense",
+        ffn_input="intermediate.dense",
+        ffn_output="output.dense",
+        heads_attribute="num_attention_heads",
+        width_attribute="all_head_size",
+        layers_setting="num_hidden_layers",
+        ffn_setting="intermediate_size",
+        uses_token_types=True,
+    )
+
+
+FAMILIES = {
+    "bert": _bert_like("bert", "bert"),
+    "roberta": _bert_like("roberta", "roberta"),
+    "distilbert": Family(
+        name="distilbert",
+        encoder="distilbert",
+        layers="distilbert.transformer.layer",
+        attention="attention",
+        query="attention.q_lin",
+        key="attention.k_lin",
+        value="attention.v_lin",
+        attention_output="attention.out_lin",
+        ffn_input="ffn.lin1",
+        ffn_output="ffn.lin2",
+        heads_attribute="n_heads",
+        width_attribute="dim",
+        layers_setting="n_layers",
+        ffn_setting="hidden_dim",
+        uses_token_types=False,
+    ),
+}
+
+
+def family_of(config: PretrainedConfig) -> Family:
+    """The family a configuration belongs to.
+
+    Raises:
+        UnsupportedModelError: any other family; the message names it and what is supported.
+    """
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        supported = ", ".join(sorted(FAMILIES))
+        raise UnsupportedModelError(
+            f"a model of type {config.model_type!r} cannot be compressed; supported: {supported}"
+        )
+    return family
+
+
+def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """The encoder's layers, first to last."""
+    return cast(nn.ModuleList, model.get_submodule(family_of(model.config).layers))
+
+
+def linear(layer: nn.Module, path: str) -> nn.Linear:
+    """One dense part of an encoder layer by its dotted path."""
+    return cast(nn.Linear, layer.get_submodule(path))
+
+
+def set_linear(layer: nn.Module, path: str, replacement: nn.Linear) -> None:
+    """Put another dense part in the place of the one at `path`."""
+    parent, _, name = path.rpartition(".")
+    setattr(layer.get_submodule(parent), name, replacement)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What pruning may change in a layer."""
+
+    heads: int
+    ffn_width: int
+
+
+def layer_shapes(model: PreTrainedModel) -> tuple[LayerShape, ...]:
+    """Heads and FFN width of every layer."""
+    family = family_of(model.config)
+    return tuple(
+        LayerShape(
+            heads=int(getattr(layer.get_submodule(family.attention), family.heads_attribute)),
+            ffn_width=linear(layer, family.ffn_input).out_features,
+        )
+        for layer in encoder_layers(model)
+    )
+
+
+def head_size(model: PreTrainedModel) -> int:
+    """Width of one attention head; pruning never changes it."""
+    family = family_of(model.config)
+    first = encoder_layers(model)[0]
+    attention = first.get_submodule(family.attention)
+    return linear(first, family.query).out_features // int(getattr(attention, family.heads_attribute))
+
+
+def set_head_count(model: PreTrainedModel, layer: nn.Module, heads: int) -> None:
+    """Tell a layer's attention how many heads its (already resized) projections hold."""
+    family = family_of(model.config)
+    attention = layer.get_submodule(family.attention)
+    size = linear(layer, family.query).out_features // heads
+    setattr(attention, family.heads_attribute, heads)
+    setattr(attention, family.width_attribute, heads * size)
+
+
+def reshape(model: PreTrainedModel, shapes: tuple[LayerShape, ...]) -> None:
+    """Give every layer the stated shape, with fresh weights: the frame a pruned state dict is loaded into."""
+    family = family_of(model.config)
+    size = head_size(model)
+    for layer, shape in zip(encoder_layers(model), shapes, strict=True):
+        hidden = linear(layer, family.query).in_features
+        width = shape.heads * size
+        for path in (family.query, family.key, family.value):
+            set_linear(layer, path, nn.Linear(hidden, width))
+        set_linear(layer, family.attention_output, nn.Linear(width, hidden))
+        set_linear(layer, family.ffn_input, nn.Linear(hidden, shape.ffn_width))
+        set_linear(layer, family.ffn_output, nn.Linear(shape.ffn_width, hidden))
+        set_head_count(model, layer, shape.heads)
+
+
+def describe(model: PreTrainedModel) -> Architecture:
+    """The model's shapes as the manifest states them."""
+    shapes = layer_shapes(model)
+    return Architecture(
+        family=model.config.model_type,
+        layers=len(shapes),
+        hidden_size=int(model.config.hidden_size),
+        attention_heads=tuple(shape.heads for shape in shapes),
+        ffn_width=tuple(shape.ffn_width for shape in shapes),
+        vocabulary=int(model.config.vocab_size),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )

@@ -1,0 +1,106 @@
+"""Steps and micro-batches: what a training step sees, and in which pieces it is computed.
+
+A step is a fixed number of rows, so the optimisation does not depend on the machine. A micro-batch is as
+many of a step's rows as a budget of padded tokens allows, so memory does not depend on the rows. Rows of
+like length share a step, which keeps padding small; which rows those are changes every epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from app.tokenizer import pad
+from compression.corpus import Corpus
+
+# Steps drawn together and sorted by length: large enough for little padding, small enough to stay random.
+_POOL_STEPS = 64
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as the model takes them; a label of -1 means there is none.
+
+    Shapes: input_ids, attention_mask (B, T); labels, rows (B,). `rows` are numbers in the training set.
+    """
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    labels: torch.Tensor
+    rows: torch.Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(
+            *(part.to(device) for part in (self.input_ids, self.attention_mask, self.labels, self.rows))
+        )
+
+
+class Rows:
+    """One or more corpora read as one: first all rows of the first, then of the next."""
+
+    def __init__(self, *corpora: Corpus) -> None:
+        self.corpora = corpora
+        self._starts = np.cumsum([0, *(len(corpus) for corpus in corpora)])
+        self.lengths = np.concatenate([corpus.lengths for corpus in corpora])
+        self.labels = np.concatenate(
+            [np.full(len(c), -1, dtype=np.int64) if c.labels is None else c.labels for c in corpora]
+        )
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the rows in their order."""
+        return " ".join(corpus.fingerprint for corpus in self.corpora)
+
+    def batch(self, rows: Sequence[int]) -> Batch:
+        """Read, cut and pad the given rows."""
+        ids = [self._row(row) for row in rows]
+        input_ids, attention_mask = pad(ids, self.corpora[0].settings.pad_token_id)
+        return Batch(
+            torch.from_numpy(input_ids),
+            torch.from_numpy(attention_mask),
+            torch.from_numpy(self.labels[list(rows)]),
+            torch.tensor(list(rows)),
+        )
+
+    def _row(self, row: int) -> npt.NDArray[np.int64]:
+        which = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.corpora[which].row(row - int(self._starts[which]))
+
+
+def plan_epoch(lengths: npt.NDArray[np.int64], rows_per_step: int, seed: int, epoch: int) -> list[list[int]]:
+    """Every row once, in steps of rows of like length, steps in random order.
+
+    The plan depends on nothing but the arguments, so a resumed run sees the same one.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(len(lengths))
+    pool = rows_per_step * _POOL_STEPS
+    steps: list[list[int]] = []
+    for start in range(0, len(order), pool):
+        drawn = order[start : start + pool]
+        by_length = drawn[np.argsort(lengths[drawn], kind="stable")]
+        steps += [by_length[i : i + rows_per_step].tolist() for i in range(0, len(by_length), rows_per_step)]
+    return [steps[index] for index in generator.permutation(len(steps))]
+
+
+def by_token_budget(rows: Sequence[int], lengths: npt.NDArray[np.int64], budget: int) -> list[list[int]]:
+    """Cut rows into groups whose padded size, rows x longest, stays within the budget.
+
+    A single row longer than the budget is a group of its own.
+    """
+    groups: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: -int(lengths[row])):
+        # The first of a group is its longest: rows come longest first.
+        if groups and (len(groups[-1]) + 1) * int(lengths[groups[-1][0]]) <= budget:
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups

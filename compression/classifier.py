@@ -1,0 +1,125 @@
+"""A classifier in PyTorch with its tokenizer: loaded, saved, and reloaded with pruned shapes.
+
+A saved folder is in Hugging Face's own form. transformers refuses layers of uneven shape, so a pruned
+model carries its shapes in `config.json` under `bertpress_layer_shapes` and is rebuilt from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from app.errors import CompressionError, UnsupportedModelError
+from compression.architecture import LayerShape, family_of, layer_shapes, reshape
+
+SHAPES_KEY = "bertpress_layer_shapes"
+
+
+@dataclass
+class Classifier:
+    """A model, its tokenizer, and its labels in logit order."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in logit order, as the model's own `id2label` has them."""
+        id2label = self.model.config.id2label
+        return tuple(str(id2label[index]) for index in sorted(id2label))
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills up shorter rows."""
+        return int(self.model.config.pad_token_id or 0)
+
+    @property
+    def longest_input(self) -> int:
+        """Most tokens the position embeddings reach."""
+        config = self.model.config
+        # RoBERTa's positions start behind the padding id.
+        offset = self.pad_token_id + 1 if config.model_type == "roberta" else 0
+        return int(config.max_position_embeddings) - offset
+
+
+def load(source: str, *, label_names: tuple[str, ...] | None = None) -> Classifier:
+    """Load a classifier from a folder or from the hub by its id.
+
+    With `label_names` the source may be a bare backbone: it gets a fresh classification layer.
+
+    Raises:
+        UnsupportedModelError: not a model, or not of a supported family.
+        CompressionError: a classifier was expected and the source is a bare backbone.
+    """
+    config = _config(source)
+    family_of(config)
+    if label_names is None and not _is_classifier(config.architectures):
+        raise UnsupportedModelError(
+            f"{source} is a backbone ({config.architectures}), not a sequence classifier; "
+            "pass it as --backbone and it is fine-tuned first"
+        )
+    if label_names is not None:
+        config.num_labels = len(label_names)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: index for index, name in enumerate(label_names)}
+    model = _model(source, config)
+    return Classifier(model, _tokenizer(source))
+
+
+def save(classifier: Classifier, folder: Path) -> None:
+    """Write the model and its tokenizer into a folder that `load` opens again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shapes = layer_shapes(classifier.model)
+    setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
+    classifier.model.save_pretrained(folder)
+    classifier.tokenizer.save_pretrained(folder)
+
+
+def _config(source: str) -> PretrainedConfig:
+    try:
+        return AutoConfig.from_pretrained(source, attn_implementation="eager")
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UnsupportedModelError(f"{source} is neither a model folder nor a hub id: {reason}") from error
+
+
+def _is_classifier(architectures: list[str] | None) -> bool:
+    return any(name.endswith("ForSequenceClassification") for name in architectures or [])
+
+
+def _model(source: str, config: PretrainedConfig) -> PreTrainedModel:
+    shapes = getattr(config, SHAPES_KEY, None)
+    if shapes is None:
+        return AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, attn_implementation="eager"
+        )
+    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+    reshape(model, tuple(LayerShape(heads, ffn_width) for heads, ffn_width in shapes))
+    try:
+        model.load_state_dict(load_file(Path(source) / "model.safetensors"))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise CompressionError(
+            f"{source}/model.safetensors does not hold the model its config.json describes: {error}"
+        ) from error
+    return model
+
+
+def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(f"{source} has no fast tokenizer (tokenizer.json); convert it first")
+    # The length a backbone was shipped with is not ours: the manifest's tokenizer settings decide.
+    tokenizer.backend_tokenizer.no_truncation()
+    tokenizer.backend_tokenizer.no_padding()
+    return tokenizer

@@ -1,0 +1,83 @@
+"""A split as token ids, computed once and memory-mapped ever after.
+
+The cache is keyed by the texts and the tokenizer, and holds whole texts: truncation is applied when rows
+are read, so one cache serves every length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from app.artifact import TokenizerSettings, sha256
+from app.tokenizer import Tokenizer, truncate
+from compression.data import Split
+
+_CHUNK = 1024
+_UNTRUNCATED = TokenizerSettings(max_tokens=8192, truncation="head", head_tokens=8191, pad_token_id=0)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Token ids of a split: row i is `ids[offsets[i]:offsets[i + 1]]`, cut to `settings` when read."""
+
+    ids: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int64] | None
+    settings: TokenizerSettings
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def row(self, index: int) -> npt.NDArray[np.int64]:
+        """Ids of one row as the model reads them. Shape: (T,), T <= max_tokens."""
+        start, stop = self.offsets[index], self.offsets[index + 1]
+        return np.asarray(truncate(self.ids[start:stop].tolist(), self.settings), dtype=np.int64)
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """Tokens of every row after truncation. Shape: (N,)."""
+        return np.minimum(np.diff(self.offsets), self.settings.max_tokens)
+
+    def take(self, count: int, seed: int = 0) -> list[int]:
+        """Row numbers of a seeded sample, ascending; all rows where there are no more."""
+        if count >= len(self):
+            return list(range(len(self)))
+        chosen = np.random.default_rng(seed).choice(len(self), count, replace=False)
+        return sorted(int(row) for row in chosen)
+
+
+def build(split: Split, tokenizer_file: Path, settings: TokenizerSettings, cache: Path) -> Corpus:
+    """Tokenize a split, or map what an earlier run tokenized."""
+    key = hashlib.sha256(f"{split.fingerprint} {sha256(tokenizer_file)}".encode()).hexdigest()
+    folder = cache / key[:24]
+    if not (folder / "offsets.npy").is_file():
+        _tokenize(split.texts, tokenizer_file, folder)
+    labels = None if split.labels is None else np.asarray(split.labels, dtype=np.int64)
+    ids = np.load(folder / "ids.npy", mmap_mode="r")
+    return Corpus(ids, np.load(folder / "offsets.npy"), labels, settings, fingerprint=key)
+
+
+def _tokenize(texts: Sequence[str], tokenizer_file: Path, folder: Path) -> None:
+    """Write ids and, last, offsets: where offsets stand the cache is complete."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = list(_encoded(texts, Tokenizer(tokenizer_file, _UNTRUNCATED)))
+    offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int64)
+    ids = np.concatenate(rows).astype(np.int32)
+    for name, array in (("ids.npy", ids), ("offsets.npy", offsets)):
+        partial = folder / f".{name}.partial.npy"
+        np.save(partial, array)
+        os.replace(partial, folder / name)
+
+
+def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.int64]]:
+    for start in range(0, len(texts), _CHUNK):
+        for encoded in tokenizer.encode_batch(texts[start : start + _CHUNK]):
+            yield encoded.input_ids

@@ -1,0 +1,74 @@
+"""How good answers are: accuracy with its interval, loss, and agreement with a teacher."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from compression.batches import Batch, Rows, by_token_budget
+
+_EVALUATION_TOKENS = 8192
+
+Logits = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Accuracy and mean cross-entropy over labelled rows."""
+
+    accuracy: float
+    loss: float
+    n: int
+
+
+def score(predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence[int]) -> Scores:
+    """Score a model on the chosen rows. `predict` maps a batch to logits of shape (B, C)."""
+    correct, loss = 0, 0.0
+    for batch in batches(rows, chosen):
+        logits = predict(batch)
+        correct += int((logits.argmax(-1) == batch.labels).sum())
+        loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+    return Scores(correct / len(chosen), loss / len(chosen), len(chosen))
+
+
+def batches(rows: Rows, chosen: Sequence[int], tokens: int = _EVALUATION_TOKENS) -> Iterator[Batch]:
+    """The chosen rows in batches of like length within a token budget."""
+    for group in by_token_budget(chosen, rows.lengths, tokens):
+        yield rows.batch(group)
+
+
+def accuracy(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
+    """Share of rows whose largest logit is the label's. Shapes: (N, C), (N,)."""
+    return float((logits.argmax(-1) == labels).mean())
+
+
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """95 % interval of a proportion. Source: Wilson 1927."""
+    z = 1.959964
+    centre = (accuracy + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(accuracy * (1 - accuracy) / n + z * z / (4 * n * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def flip_rate(logits: Logits, reference: Logits) -> float:
+    """Share of rows whose label differs from the reference's. Shapes: (N, C) both."""
+    return float((logits.argmax(-1) != reference.argmax(-1)).mean())
+
+
+def probabilities(logits: Logits) -> Logits:
+    """Softmax over the last axis."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(-1, keepdims=True), dtype=np.float32)
+
+
+def fit_temperature(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
+    """The temperature whose softmax has the least cross-entropy on held-out rows. Source: Guo et al. 2017."""
+    grid = np.geomspace(0.25, 8.0, 141)
+    rows = np.arange(len(labels))
+    losses = [-np.log(probabilities(logits / t)[rows, labels] + 1e-12).mean() for t in grid]
+    return float(grid[int(np.argmin(losses))])

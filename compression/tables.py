@@ -1,0 +1,199 @@
+"""Raw tables of texts and labels from files, folders and the hub; nothing is cleaned here."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from app.errors import DataError
+
+Label = str | int
+
+
+@dataclass(frozen=True)
+class Table:
+    """One split as it was found. `first_row` is the number people give its first row."""
+
+    source: str
+    texts: tuple[str, ...]
+    labels: tuple[Label, ...] | None
+    first_row: int = 1
+
+
+Row = tuple[int, dict[str, Any]]
+
+
+def table_in(folder: Path, stem: str) -> Path | None:
+    """The file of that stem in a readable format, if the folder has one."""
+    for suffix in _READERS:
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def read_table(path: Path, text_column: str, label_column: str | None) -> Table:
+    """Read one file.
+
+    Raises:
+        DataError: not there, of an unknown format, empty, broken, or without the columns.
+    """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist or is not a file")
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise DataError(f"{path}: unknown format {path.suffix!r}; expected {', '.join(_READERS)}")
+    if path.stat().st_size == 0:
+        raise DataError(
+            f"{path} is empty; expected rows with the columns {text_column!r} and {label_column!r}"
+        )
+    texts, labels = [], []
+    for number, row in reader(path):
+        texts.append(_text(path, number, row, text_column))
+        if label_column is not None:
+            labels.append(_label(path, number, row, label_column))
+    if not texts:
+        raise DataError(f"{path} has no rows; expected at least one with a column {text_column!r}")
+    first = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
+    return Table(str(path), tuple(texts), tuple(labels) if label_column is not None else None, first)
+
+
+def read_imdb_folder(folder: Path) -> dict[str, Table]:
+    """The Large Movie Review Dataset as published: aclImdb/{train,test}/{neg,pos}, train/unsup."""
+    tables = {}
+    for part in ("train", "test"):
+        if not (folder / part).is_dir():
+            continue
+        pairs = [
+            (text, label)
+            for label, name in enumerate(("neg", "pos"))
+            for text in _texts_in(folder / part / name)
+        ]
+        if not pairs:
+            raise DataError(f"{folder / part} holds no reviews; expected neg/*.txt and pos/*.txt")
+        tables[part] = Table(str(folder / part), tuple(t for t, _ in pairs), tuple(n for _, n in pairs))
+    if (folder / "train" / "unsup").is_dir():
+        tables["unlabelled"] = Table(
+            str(folder / "train/unsup"), tuple(_texts_in(folder / "train" / "unsup")), None
+        )
+    return tables
+
+
+def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]:
+    """A data set on the hub, by its name, with its splits train, validation, test and unsupervised.
+
+    Raises:
+        DataError: `datasets` is not installed, or it finds no such data set.
+    """
+    try:
+        from datasets import load_dataset
+    except ImportError as error:
+        raise DataError(
+            f"{name} is not a path, and `datasets` is not installed to ask the hub for it"
+        ) from error
+    try:
+        found = load_dataset(name)
+    except Exception as error:  # datasets raises many kinds
+        raise DataError(f"{name} is neither a path nor a data set on the hub: {error}") from error
+    names = {"train": "train", "validation": "validation", "test": "test", "unlabelled": "unsupervised"}
+    tables = {}
+    for part, split in names.items():
+        if split in found:
+            rows = found[split]
+            labels = None if part == "unlabelled" else tuple(rows[label_column])
+            tables[part] = Table(f"{name}[{split}]", tuple(rows[text_column]), labels)
+    return tables
+
+
+def _texts_in(folder: Path) -> list[str]:
+    def read(path: Path) -> str:
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}: byte {error.start} is not UTF-8; expected UTF-8 text") from error
+
+    return [read(path) for path in sorted(folder.glob("*.txt"))]
+
+
+def _text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+    value = _cell(path, number, row, column)
+    if not isinstance(value, str):
+        raise DataError(f"{path}, row {number}: column {column!r} holds {value!r:.40}; expected a text")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise DataError(f"{path}, row {number}: column {column!r} is not valid UTF-8; expected UTF-8 text")
+    return value
+
+
+def _label(path: Path, number: int, row: dict[str, Any], column: str) -> Label:
+    value = _cell(path, number, row, column)
+    if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+        raise DataError(f"{path}, row {number}: column {column!r} holds {value!r:.40}; expected a label")
+    return value
+
+
+def _cell(path: Path, number: int, row: dict[str, Any], column: str) -> Any:
+    if column not in row:
+        found = ", ".join(str(name)[:40] for name in row)
+        raise DataError(f"{path}, row {number}: no column {column!r}; found: {found}")
+    return row[column]
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        rows = pq.read_table(path).to_pylist()
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} is not a readable Parquet file of UTF-8 text: {error}") from error
+    yield from enumerate(rows, start=1)
+
+
+def _delimited_rows(delimiter: str) -> Callable[[Path], Iterator[Row]]:
+    def rows(path: Path) -> Iterator[Row]:
+        csv.field_size_limit(sys.maxsize)
+        # Broken bytes become lone surrogates, which _text reports with the row they stand in.
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
+            reader = csv.DictReader(stream, delimiter=delimiter, strict=True)
+            try:
+                # The header is row 1, as a spreadsheet counts.
+                yield from enumerate((dict(row) for row in reader), start=2)
+            except csv.Error as error:
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {error}; expected quoted {delimiter!r}-separated text"
+                ) from error
+
+    return rows
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
+    with path.open("rb") as stream:
+        for number, line in _filled(stream):
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}, row {number}: byte {error.start} is not UTF-8; expected UTF-8 text"
+                ) from error
+            except ValueError as error:
+                raise DataError(f"{path}, row {number}: not a JSON object: {error}") from error
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, row {number}: expected a JSON object, found {type(row).__name__}")
+            yield number, row
+
+
+def _filled(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+_READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+    ".parquet": _parquet_rows,
+    ".csv": _delimited_rows(","),
+    ".tsv": _delimited_rows("\t"),
+    ".jsonl": _json_lines,
+}

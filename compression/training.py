@@ -1,0 +1,369 @@
+"""The one training loop, for teacher and student alike, on `accelerate`.
+
+What is minimised is an `Objective`: a loss per row. Each step takes the same rows on every machine; how
+many of them are computed at once follows from memory alone. After a kill at any moment the run goes on
+from its last checkpoint and ends with the weights an uninterrupted run has.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
+from pydantic import BaseModel, ConfigDict, Field
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel, get_scheduler
+
+from app.errors import TrainingError
+from compression.batches import Batch, Rows, by_token_budget, plan_epoch
+from compression.evaluation import Scores, score
+from compression.memory import Heartbeat, PeakResident, available_bytes, died_of_memory, fitting_budget
+from compression.precision import Precision, resolve_precision
+
+Report = Callable[[int, int, str], None]
+
+
+class TrainingSettings(BaseModel):
+    """How a model is trained. Rows per step and everything else here decide the result; memory does not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(default=2, ge=1)
+    rows_per_step: int = Field(default=32, ge=1)
+    micro_batch_tokens: int = Field(default=8192, ge=1)
+    learning_rate: float = Field(default=6e-5, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    warmup_fraction: float = Field(default=0.06, ge=0, le=1)
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    max_gradient_norm: float = Field(default=1.0, gt=0)
+    precision: Precision = "auto"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    evaluations_per_epoch: int = Field(default=2, ge=1)
+    patience: int = Field(default=4, ge=1)
+    validation_rows: int = Field(default=2000, ge=1)
+    checkpoint_seconds: float = Field(default=120, ge=0)
+    seed: int = 0
+
+
+class Objective(Protocol):
+    """What is minimised."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        """Loss of each row. Shape: (B,)."""
+        ...
+
+
+@dataclass
+class Progress:
+    """Where a run stands; part of every checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    micro_batch_tokens: int = 0
+    best: float = -math.inf
+    stale: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    finished: bool = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """For accelerate."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """For accelerate."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+def train(
+    model: PreTrainedModel,
+    objective: Objective,
+    rows: Rows,
+    validation: Rows,
+    settings: TrainingSettings,
+    folder: Path,
+    report: Report = lambda done, total, note: None,
+) -> Progress:
+    """Train in place; the model ends with its best weights on validation.
+
+    `folder` keeps checkpoints; called again with the same arguments, training goes on where it was.
+
+    Raises:
+        TrainingError: the loss is not finite, one row does not fit into memory, or `folder` is of another run.
+    """
+    return _Run(model, objective, rows, validation, settings, folder, report).train()
+
+
+class _Run:
+    """One training run: the state that a step, an evaluation and a checkpoint share."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        objective: Objective,
+        rows: Rows,
+        validation: Rows,
+        settings: TrainingSettings,
+        folder: Path,
+        report: Report,
+    ) -> None:
+        self.settings, self.objective, self.rows, self.folder, self.report = (
+            settings,
+            objective,
+            rows,
+            folder,
+            report,
+        )
+        self.validation = validation
+        self.validation_rows = validation.corpora[0].take(settings.validation_rows)
+        AcceleratorState._reset_state(reset_partial_state=True)  # each stage chooses its own precision
+        self.accelerator = Accelerator(mixed_precision=resolve_precision(settings.precision))
+        set_seed(settings.seed)
+        _set_dropout(model, settings.dropout)
+        self.bare = model
+        self.steps_per_epoch = math.ceil(len(rows) / settings.rows_per_step)
+        optimizer = torch.optim.AdamW(_parameter_groups(model, settings), lr=settings.learning_rate)
+        total = self.steps_per_epoch * settings.epochs
+        schedule = get_scheduler(settings.schedule, optimizer, int(settings.warmup_fraction * total), total)
+        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
+        self.progress = Progress(micro_batch_tokens=settings.micro_batch_tokens)
+        self.accelerator.register_for_checkpointing(self.progress)
+
+    def train(self) -> Progress:
+        self._start()
+        self.saved_at = time.monotonic()
+        while not self.progress.finished:
+            self._epoch()
+        self.heartbeat.unlink(missing_ok=True)
+        if self.best.is_file():
+            self.bare.load_state_dict(load_file(self.best, device=str(self.accelerator.device)))
+        self.accelerator.free_memory()
+        self.bare.forward = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).forward  # type: ignore[method-assign]
+        self.bare.eval()
+        return self.progress
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "best.safetensors"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.folder / "running.json"
+
+    def _start(self) -> None:
+        """Begin, or go on from the last checkpoint."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._check_identity()
+        checkpoint = self._last_checkpoint()
+        if checkpoint is not None:
+            self._resume(checkpoint)
+        killed = died_of_memory(self.heartbeat)
+        if killed is not None:
+            self.progress.micro_batch_tokens = max(1, killed.micro_batch_tokens // 2)
+        elif checkpoint is None and self.accelerator.device.type == "cpu":
+            self.progress.micro_batch_tokens = self._probed_budget()
+        self._beat()
+
+    def _check_identity(self) -> None:
+        """A folder belongs to one run: the same settings on the same rows."""
+        identity = {"settings": self.settings.model_dump(mode="json"), "rows": self.rows.fingerprint}
+        path = self.folder / "run.json"
+        if not path.is_file():
+            path.write_text(json.dumps(identity), encoding="utf-8")
+        elif json.loads(path.read_text(encoding="utf-8")) != identity:
+            raise TrainingError(f"{self.folder} holds another training run; remove it or give another folder")
+
+    def _resume(self, checkpoint: Path) -> None:
+        try:
+            self.accelerator.load_state(str(checkpoint))
+        except Exception as error:  # torch, safetensors and pickle each raise their own
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise TrainingError(
+                f"{checkpoint} cannot be read ({reason}); remove it to go on without"
+            ) from error
+
+    def _probed_budget(self) -> int:
+        """The micro-batch that fits this machine, tried on the longest rows."""
+        longest = sorted(range(len(self.rows)), key=lambda row: -int(self.rows.lengths[row]))
+
+        def peak_of(tokens: int) -> int:
+            count = max(1, tokens // int(self.rows.lengths[longest[0]]))
+            with PeakResident() as peak:
+                before = peak.peak_bytes
+                self._backward(longest[:count], scale=1.0)
+            self.optimizer.zero_grad()
+            return peak.peak_bytes - before
+
+        state = torch.get_rng_state()
+        self.model.train()
+        budget = fitting_budget(peak_of, self.settings.micro_batch_tokens, available_bytes())
+        torch.set_rng_state(state)
+        return budget
+
+    def _epoch(self) -> None:
+        progress, started = self.progress, time.monotonic()
+        plan = plan_epoch(self.rows.lengths, self.settings.rows_per_step, self.settings.seed, progress.epoch)
+        due = _evaluation_steps(len(plan), self.settings.evaluations_per_epoch)
+        self.model.train()
+        for rows in plan[progress.step :]:
+            loss = self._step(rows)
+            progress.step += 1
+            progress.seconds, started = progress.seconds + time.monotonic() - started, time.monotonic()
+            self._tell(loss)
+            if progress.step in due:
+                self._evaluate(loss)
+                if progress.finished:
+                    break
+            self._save_if_due()
+        if progress.step >= len(plan):
+            progress.epoch, progress.step = progress.epoch + 1, 0
+        progress.finished = progress.finished or progress.epoch >= self.settings.epochs
+        self._save()
+
+    def _step(self, rows: list[int]) -> float:
+        """One optimizer step; a CUDA out-of-memory halves the micro-batch and the step is done again."""
+        while True:
+            try:
+                loss = self._accumulate(rows)
+                break
+            except torch.OutOfMemoryError as error:
+                self.optimizer.zero_grad()
+                if self.progress.micro_batch_tokens <= int(self.rows.lengths[rows].min()):
+                    raise TrainingError("one row does not fit into memory; lower max_tokens") from error
+                self.progress.micro_batch_tokens //= 2
+                torch.cuda.empty_cache()
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; "
+                f"lower the learning rate (now {self.settings.learning_rate}) or use precision fp32"
+            )
+        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        return loss
+
+    def _accumulate(self, rows: list[int]) -> float:
+        groups = by_token_budget(rows, self.rows.lengths, self.progress.micro_batch_tokens)
+        return sum(self._backward(group, scale=1.0 / len(rows)) for group in groups)
+
+    def _backward(self, rows: list[int], scale: float) -> float:
+        batch = self.rows.batch(rows).to(self.accelerator.device)
+        self.progress.tokens += int(batch.attention_mask.sum())
+        with self.accelerator.autocast():
+            loss = self.objective(self.model, batch).float().sum() * scale
+        self.accelerator.backward(loss)
+        return float(loss.detach())
+
+    def _evaluate(self, loss: float) -> None:
+        scores = score(self._logits, self.validation, self.validation_rows)
+        self.model.train()
+        progress = self.progress
+        progress.history.append(
+            {
+                "epoch": progress.epoch + progress.step / self.steps_per_epoch,
+                "training_loss": loss,
+                "validation_loss": scores.loss,
+                "validation_accuracy": scores.accuracy,
+            }
+        )
+        if _merit(scores) > progress.best:
+            progress.best, progress.stale = _merit(scores), 0
+            self._keep_best()
+        else:
+            progress.stale += 1
+            progress.finished = progress.stale >= self.settings.patience
+        self._tell(loss)
+
+    def _logits(self, batch: Batch) -> torch.Tensor:
+        self.model.eval()
+        batch = batch.to(self.accelerator.device)
+        with torch.inference_mode(), self.accelerator.autocast():
+            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        return output.logits.float().cpu()
+
+    def _keep_best(self) -> None:
+        partial = self.folder / "best.partial"
+        save_file({name: tensor.contiguous() for name, tensor in self.bare.state_dict().items()}, partial)
+        os.replace(partial, self.best)  # noqa: PTH105 - atomic
+
+    def _save_if_due(self) -> None:
+        if time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
+            self._save()
+
+    def _save(self) -> None:
+        """A checkpoint under a partial name first, so that every checkpoint is a whole one."""
+        progress = self.progress
+        name = f"checkpoint-{progress.epoch:04d}-{progress.step:08d}"
+        partial = self.folder / "checkpoint.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        self.accelerator.save_state(str(partial))
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        partial.rename(self.folder / name)
+        for older in self.folder.glob("checkpoint-*"):
+            if older.name != name:
+                shutil.rmtree(older)
+        self._beat()
+        self.saved_at = time.monotonic()
+
+    def _last_checkpoint(self) -> Path | None:
+        return max(self.folder.glob("checkpoint-*"), default=None, key=lambda path: path.name)
+
+    def _beat(self) -> None:
+        Heartbeat.now(self.progress.micro_batch_tokens, 0).write(self.heartbeat)
+
+    def _tell(self, loss: float) -> None:
+        progress = self.progress
+        done = progress.epoch * self.steps_per_epoch + progress.step
+        accuracy = (
+            f", validation {progress.history[-1]['validation_accuracy']:.4f}" if progress.history else ""
+        )
+        speed = progress.tokens / max(progress.seconds, 1e-9)
+        self.report(
+            done,
+            self.steps_per_epoch * self.settings.epochs,
+            f"loss {loss:.4f}{accuracy}, {speed:,.0f} tokens/s",
+        )
+
+
+def _merit(scores: Scores) -> float:
+    """What early stopping maximises: accuracy, and the smaller loss among equals."""
+    return scores.accuracy - 1e-6 * scores.loss
+
+
+def _evaluation_steps(steps: int, evaluations: int) -> set[int]:
+    return {math.ceil(steps * (index + 1) / evaluations) for index in range(evaluations)}
+
+
+def _set_dropout(model: nn.Module, probability: float) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def _parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
+    """Weight decay for matrices only, not for biases and LayerNorm."""
+    decayed = [
+        parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1
+    ]
+    others = [
+        parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1
+    ]
+    return [
+        {"params": decayed, "weight_decay": settings.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
