@@ -9,6 +9,7 @@ BertpressError
 ├── BusyError                    no room for more work now; carries when to come back
 ├── ClosingError                 the service is shutting down
 ├── NotLoadedError               the version exists and is not loaded
+├── NotReadyError                the default model is not serving yet
 ├── ConflictError                an operation the present state forbids (unload of a default)
 ├── AuthenticationError          no credentials, or wrong ones
 ├── AdminDisabledError           no admin token is set
@@ -29,9 +30,16 @@ BertpressError
 
 from __future__ import annotations
 
+import re
+
 
 class BertpressError(Exception):
     """Base of every error raised on purpose; the message says what, which value, which limit, what to do."""
+
+    @property
+    def code(self) -> str:
+        """The class's name for programs: DeadlineExceededError is `deadline_exceeded`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self).__name__.removesuffix("Error")).lower()
 
 
 class RequestError(BertpressError):
@@ -72,6 +80,10 @@ class ClosingError(BertpressError):
 
 class NotLoadedError(BertpressError):
     """The version is in the repository but not loaded."""
+
+
+class NotReadyError(BertpressError):
+    """The default model is not serving yet."""
 
 
 class ConflictError(BertpressError):

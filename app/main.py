@@ -1,0 +1,220 @@
+"""Assembly: one application from its settings, and the one table from errors to HTTP statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from app import errors, hardware
+from app.admission import Admission
+from app.metrics import Metrics, Sample
+from app.protocols import admin, health, native
+from app.protocols.edge import Edge
+from app.protocols.errors import error_response
+from app.registry import Registry
+from app.scheduler import Scheduler
+from app.service import Service
+from app.settings import Settings
+
+log = logging.getLogger(__name__)
+
+# The first row whose class matches decides, so a class stands above its base.
+STATUSES: tuple[tuple[type[errors.BertpressError], int], ...] = (
+    (errors.InvalidRequestError, 400),
+    (errors.LimitExceededError, 413),
+    (errors.UnknownModelError, 404),
+    (errors.DeadlineExceededError, 504),
+    (errors.BusyError, 429),
+    (errors.ClosingError, 503),
+    (errors.NotReadyError, 503),
+    (errors.NotLoadedError, 409),
+    (errors.ConflictError, 409),
+    (errors.AuthenticationError, 401),
+    (errors.AdminDisabledError, 403),
+    (errors.ArtifactError, 422),
+    (errors.BertpressError, 500),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an application consists of."""
+
+    settings: Settings
+    hardware: hardware.Hardware
+    metrics: Metrics
+    scheduler: Scheduler
+    registry: Registry
+    admission: Admission
+    service: Service
+
+
+def assemble(settings: Settings) -> Parts:
+    """Put the parts together; nothing runs yet."""
+    # The workers own the cores; a tokenizer with threads of its own would fight them.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    machine = hardware.detect(features_override=settings.cpu_features)
+    metrics = Metrics()
+    scheduler = Scheduler(settings.sessions or max(1, machine.cores // settings.threads))
+    registry = Registry(settings, machine, scheduler, metrics)
+    admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
+    service = Service(registry, scheduler, admission, metrics)
+    parts = Parts(settings, machine, metrics, scheduler, registry, admission, service)
+    _add_gauges(parts)
+    return parts
+
+
+def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] | None = None) -> FastAPI:
+    """The application. It answers /health/live at once and loads the default model beside that.
+
+    `on_failed_start` is told if the default model cannot be served.
+    """
+    parts = assemble(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        parts.scheduler.start()
+        app.state.start = asyncio.create_task(_start(parts, on_failed_start))
+        try:
+            yield
+        finally:
+            parts.admission.close()
+            app.state.start.cancel()
+            await asyncio.gather(app.state.start, return_exceptions=True)
+            await asyncio.to_thread(parts.scheduler.close)
+            parts.service.close()
+            parts.registry.close()
+
+    app = FastAPI(
+        title="bertpress", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+    )
+    app.state.parts = parts
+    app.add_middleware(Edge, metrics=parts.metrics)
+    app.include_router(native.router(parts.service, settings))
+    app.include_router(admin.router(parts.registry, settings))
+    app.include_router(health.router(parts.service, parts.metrics))
+    app.add_exception_handler(errors.BertpressError, _answer_known)
+    app.add_exception_handler(RequestValidationError, _answer_invalid_path)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    return app
+
+
+def status_of(error: errors.BertpressError) -> int:
+    """The HTTP status of an error."""
+    return next(status for kind, status in STATUSES if isinstance(error, kind))
+
+
+async def _start(parts: Parts, on_failed_start: Callable[[Exception], None] | None) -> None:
+    machine = parts.hardware
+    log.info(
+        "%s with %s; %d usable cores, %d sessions of %d threads, %d MiB of memory",
+        machine.cpu,
+        "+".join(sorted(machine.features)) or "no known features",
+        machine.cores,
+        parts.scheduler.workers,
+        parts.settings.threads,
+        machine.memory_limit_bytes >> 20,
+    )
+    try:
+        await parts.registry.start()
+    except Exception as error:
+        if not isinstance(error, errors.BertpressError):
+            log.exception("starting failed")
+        if on_failed_start is None:
+            raise
+        on_failed_start(error)
+
+
+def _add_gauges(parts: Parts) -> None:
+    add, registry, scheduler = parts.metrics.add_gauge, parts.registry, parts.scheduler
+
+    def info() -> list[Sample]:
+        return [
+            ((v.key.name, str(v.key.version), v.build.name, v.build.engine, v.build.precision), 1)
+            for v in registry.loaded
+        ]
+
+    def per_model(read: Callable[..., float]) -> Callable[[], list[Sample]]:
+        return lambda: [((v.key.name, str(v.key.version)), read(v)) for v in registry.loaded]
+
+    model = ("model", "version")
+    add("model_info", "Versions in memory.", (*model, "build", "engine", "precision"), info)
+    add(
+        "model_memory_bytes",
+        "Resident memory a version's load took, about.",
+        model,
+        per_model(lambda v: v.memory_bytes),
+    )
+    add(
+        "model_default",
+        "1 for the version that answers by default.",
+        model,
+        per_model(lambda v: v is registry.default),
+    )
+    add("queue_depth", "Texts waiting for a forward pass.", model, per_model(lambda v: len(v.queue)))
+    add(
+        "requests_in_flight",
+        "Prediction requests being answered.",
+        (),
+        lambda: [((), parts.admission.in_flight)],
+    )
+    add(
+        "backlog_seconds",
+        "Predicted wait of a text that came now.",
+        (),
+        lambda: [((), scheduler.backlog_seconds())],
+    )
+    add("resident_memory_bytes", "Resident memory.", (), lambda: [((), hardware.resident_memory_bytes())])
+    add("memory_limit_bytes", "Memory it may use.", (), lambda: [((), parts.hardware.memory_limit_bytes)])
+    add("sessions", "Forward passes that may run at once.", (), lambda: [((), scheduler.workers)])
+    add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
+
+
+async def _answer_known(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.BertpressError)  # noqa: S101  registered for this class
+    headers = {}
+    if isinstance(error, errors.BusyError):
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_seconds)))
+    if isinstance(error, errors.AuthenticationError):
+        headers["WWW-Authenticate"] = "Bearer"
+    limit = error.limit if isinstance(error, errors.LimitExceededError) else None
+    return error_response(status_of(error), error.code, str(error), request.state.request_id, limit, headers)
+
+
+async def _answer_invalid_path(request: Request, _: Exception) -> Response:
+    """Bodies are parsed by hand; what FastAPI validates is the path. Its own answer would echo it."""
+    message = "the path names no model version; GET /v1/models lists them"
+    return error_response(404, "unknown_model", message, request.state.request_id)
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101  registered for this class
+    codes = {404: ("not_found", "there is no such path; /docs lists them all")}
+    codes[405] = ("method_not_allowed", "the path does not take this method; /docs lists what it takes")
+    code, message = codes.get(error.status_code, ("http", "the request cannot be answered"))
+    return error_response(error.status_code, code, message, request.state.request_id, headers=error.headers)
+
+
+async def _answer_nobody(request: Request, _: Exception) -> Response:
+    """The client left; nobody reads this."""
+    return error_response(499, "client_left", "the client left", request.state.request_id)
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("bertpress")
+    except PackageNotFoundError:  # run from a checkout that was not installed
+        return "0"

@@ -1,0 +1,1 @@
+"""One router per dialect, and what all of them share."""

@@ -1,0 +1,243 @@
+"""bertpress's own dialect: POST /v1/predict and GET /v1/models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.errors import InvalidRequestError, LimitExceededError
+from app.protocols.body import read_json
+from app.protocols.disconnect import UntilDisconnect
+from app.protocols.errors import documented
+from app.registry import VersionStatus
+from app.service import Answer, PredictRequest, Service
+from app.settings import Settings
+
+_FIELDS = ("inputs", "model", "version", "timeout_ms")
+_LARGEST_VERSION = 2**31 - 1
+# The schemas below are for OpenAPI; requests are parsed by hand, which is faster and never echoes them.
+
+
+class PredictBody(BaseModel):
+    """One text, or several."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    inputs: (
+        Annotated[str, Field(min_length=1, pattern=r"\S")]
+        | Annotated[list[Annotated[str, Field(min_length=1, pattern=r"\S")]], Field(min_length=1)]
+    )
+    model: str | None = Field(None, description="a model of the repository; the default one if absent")
+    version: int | None = Field(None, ge=1, le=_LARGEST_VERSION, description="its promoted version if absent")
+    timeout_ms: int | None = Field(None, ge=1, description="after that long the answer is 504")
+
+
+class PredictionReply(BaseModel):
+    """One text's answer."""
+
+    label: str
+    score: float = Field(description="the largest probability")
+    probabilities: dict[str, float]
+    tokens: int = Field(description="tokens the model read, special ones included")
+    truncated: bool = Field(description="whether the text was longer than the model reads")
+
+
+class TimingReply(BaseModel):
+    """Milliseconds; the maximum over the texts."""
+
+    queue_ms: float
+    tokenize_ms: float
+    inference_ms: float
+    total_ms: float
+
+
+class PredictReply(BaseModel):
+    """One prediction per text, in order."""
+
+    model: str
+    version: int
+    predictions: list[PredictionReply]
+    timing: TimingReply
+
+
+class ModelReply(BaseModel):
+    """One version in the repository."""
+
+    name: str
+    version: int
+    state: str = Field(description="available, loading, ready, draining or failed")
+    default: bool = Field(description="answers requests that name nothing")
+    promoted: bool = Field(description="answers requests that name its model without a version")
+    reason: str | None = Field(description="why it failed, or why its build was taken")
+    build: str | None = Field(description="the build in memory")
+    engine: str | None
+    precision: str | None
+    labels: list[str] | None
+    max_tokens: int | None
+    bytes: int | None = Field(description="size on disk")
+    memory_bytes: int | None = Field(description="resident memory its load took, about")
+    description: str | None
+
+
+class ModelsReply(BaseModel):
+    """Every version in the repository, loaded or not."""
+
+    models: list[ModelReply]
+
+
+def router(service: Service, settings: Settings) -> APIRouter:
+    """The routes of this dialect."""
+    api = APIRouter(prefix="/v1", tags=["predict"])
+    body_schema = {"content": {"application/json": {"schema": predict_schema(settings)}}, "required": True}
+
+    @api.post(
+        "/predict",
+        response_class=Response,
+        responses={200: {"model": PredictReply}, **documented(400, 404, 409, 413, 422, 429, 500, 503, 504)},
+        openapi_extra={"requestBody": body_schema},
+    )
+    async def predict(request: Request) -> Response:
+        """Classify one text or several."""
+        document = await read_json(request, settings.max_body_bytes)
+        asked = parse_predict(document, settings, request.state.received)
+        async with UntilDisconnect(request):
+            answer = await service.predict(asked)
+        return Response(orjson.dumps(render_answer(answer)), media_type="application/json")
+
+    @api.get(
+        "/models",
+        response_class=Response,
+        responses={200: {"model": ModelsReply}, **documented(422, 500)},
+    )
+    async def models() -> Response:
+        """List every version in the repository."""
+        rows = [render_status(status) for status in await service.registry.status()]
+        return Response(orjson.dumps({"models": rows}), media_type="application/json")
+
+    return api
+
+
+def predict_schema(settings: Settings) -> dict[str, Any]:
+    """The request body's JSON schema with this service's own limits."""
+    schema = PredictBody.model_json_schema()
+    text, texts = schema["properties"]["inputs"]["anyOf"]
+    text["maxLength"] = texts["items"]["maxLength"] = settings.max_text_chars
+    texts["maxItems"] = settings.max_texts
+    schema["properties"]["timeout_ms"]["anyOf"][0]["maximum"] = settings.max_timeout_ms
+    return schema
+
+
+def parse_predict(document: object, settings: Settings, received: float) -> PredictRequest:
+    """Check a parsed body.
+
+    Raises:
+        InvalidRequestError: of the wrong shape or type, or empty.
+        LimitExceededError: more than a setting allows.
+    """
+    if not isinstance(document, dict):
+        raise InvalidRequestError('the body must be an object such as {"inputs": "text"}')
+    if not document.keys() <= set(_FIELDS):
+        raise InvalidRequestError(f"the body has a field other than {', '.join(_FIELDS)}; leave it out")
+    timeout_ms = _integer(document, "timeout_ms", settings.max_timeout_ms, settings.default_timeout_ms)
+    model = document.get("model")
+    if model is not None and not isinstance(model, str):
+        raise InvalidRequestError("model must be a string; GET /v1/models lists the names")
+    return PredictRequest(
+        texts=_texts(document, settings),
+        timeout_seconds=(timeout_ms or settings.default_timeout_ms) / 1000,
+        received=received,
+        model=model,
+        version=_integer(document, "version", _LARGEST_VERSION, None),
+    )
+
+
+def render_answer(answer: Answer) -> dict[str, Any]:
+    """The answer in this dialect."""
+    timing = answer.timing
+    return {
+        "model": answer.key.name,
+        "version": answer.key.version,
+        "predictions": [
+            {
+                "label": prediction.label,
+                "score": prediction.score,
+                "probabilities": dict(zip(answer.labels, prediction.probabilities, strict=True)),
+                "tokens": prediction.tokens,
+                "truncated": prediction.truncated,
+            }
+            for prediction in answer.predictions
+        ],
+        "timing": {
+            "queue_ms": _ms(timing.queue_seconds),
+            "tokenize_ms": _ms(timing.tokenize_seconds),
+            "inference_ms": _ms(timing.inference_seconds),
+            "total_ms": _ms(timing.total_seconds),
+        },
+    }
+
+
+def render_status(status: VersionStatus) -> dict[str, Any]:
+    """One row of GET /v1/models."""
+    manifest, variant = status.manifest, status.variant
+    return {
+        "name": status.key.name,
+        "version": status.key.version,
+        "state": status.state,
+        "default": status.default,
+        "promoted": status.promoted,
+        "reason": status.reason or (variant.reason if variant else None),
+        "build": variant.build.name if variant else None,
+        "engine": variant.build.engine if variant else None,
+        "precision": variant.build.precision if variant else None,
+        "labels": list(manifest.labels) if manifest else None,
+        "max_tokens": manifest.tokenizer.max_tokens if manifest else None,
+        "bytes": manifest.bytes if manifest else None,
+        "memory_bytes": variant.memory_bytes if variant else None,
+        "description": manifest.description if manifest else None,
+    }
+
+
+def _texts(document: Mapping[str, object], settings: Settings) -> list[str]:
+    inputs = document.get("inputs")
+    texts = [inputs] if isinstance(inputs, str) else inputs
+    if not isinstance(texts, list) or not texts:
+        raise InvalidRequestError("inputs must be a text or a list of at least one text")
+    if len(texts) > settings.max_texts:
+        raise LimitExceededError(
+            f"inputs has {len(texts)} texts, at most {settings.max_texts} (BERTPRESS_MAX_TEXTS) go in a "
+            "request; send several requests",
+            limit=settings.max_texts,
+        )
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InvalidRequestError(f"inputs[{index}] is not a string")
+        if not text or text.isspace():
+            raise InvalidRequestError(
+                f"inputs[{index}] is empty; every text needs a character that is not space"
+            )
+        if len(text) > settings.max_text_chars:
+            raise LimitExceededError(
+                f"inputs[{index}] has {len(text)} characters, at most {settings.max_text_chars} "
+                "(BERTPRESS_MAX_TEXT_CHARS) are read; shorten it",
+                limit=settings.max_text_chars,
+            )
+    return texts
+
+
+def _integer(document: Mapping[str, object], field: str, most: int, absent: int | None) -> int | None:
+    value = document.get(field)
+    if value is None:
+        return absent
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise InvalidRequestError(f"{field} must be a whole number from 1 to {most}")
+    if value > most:
+        raise LimitExceededError(f"{field} must be at most {most}", limit=most)
+    return value
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

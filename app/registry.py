@@ -1,0 +1,315 @@
+"""Which versions are loaded and promoted, and how one takes the other's place while requests flow.
+
+Lives on the event loop; opening files runs in a thread, probes and warm-up on the scheduler's workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from app import artifact
+from app.artifact import Manifest
+from app.batcher import BatchLimits
+from app.builds import choose_build
+from app.engines import available_engines
+from app.errors import ArtifactError, BertpressError, ConflictError, EngineError, NotLoadedError
+from app.hardware import Hardware, resident_memory_bytes
+from app.metrics import Metrics
+from app.promotions import read_promotions, write_promotions
+from app.repository import Repository
+from app.routing import Catalog
+from app.scheduler import Scheduler
+from app.settings import Settings
+from app.variant import Variant, VersionKey, load_variant
+
+log = logging.getLogger(__name__)
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """One version of the repository: what it is and what became of it."""
+
+    key: VersionKey
+    state: str
+    """available, loading, ready, draining, or failed (then `reason` says why)."""
+    default: bool
+    promoted: bool
+    manifest: Manifest | None
+    variant: Variant | None
+    reason: str | None
+
+
+class Registry:
+    """Loads, promotes, drains and unloads versions, one operation at a time."""
+
+    def __init__(
+        self, settings: Settings, hardware: Hardware, scheduler: Scheduler, metrics: Metrics
+    ) -> None:
+        self._settings, self._hardware = settings, hardware
+        self._scheduler, self._metrics = scheduler, metrics
+        self._repository = Repository(settings.models)
+        self._promotions = read_promotions(settings.state)
+        self._known: Mapping[str, tuple[int, ...]] = {}
+        self._loaded: dict[VersionKey, Variant] = {}
+        self._busy: dict[VersionKey, str] = {}
+        self._failures: dict[VersionKey, str] = {}
+        self._operation = asyncio.Lock()
+        self._default: VersionKey | None = None
+        self._promoted: dict[str, int] = {}
+        self.catalog = Catalog()
+
+    @property
+    def default(self) -> Variant | None:
+        """What answers a request that names nothing; None until it passed its probes and is warm."""
+        return None if self._default is None else self._loaded.get(self._default)
+
+    @property
+    def loaded(self) -> tuple[Variant, ...]:
+        """Versions in memory that take requests."""
+        return tuple(self._loaded.values())
+
+    def get(self, key: VersionKey) -> Variant:
+        """A version the catalog calls loaded."""
+        return self._loaded[key]
+
+    async def start(self) -> None:
+        """Load and promote the default model's best version, then what the settings name beside it.
+
+        Raises:
+            ArtifactError: no version of the default model can serve.
+        """
+        await self._refresh()
+        name = self._first_default_model()
+        self._promoted = {
+            model: version
+            for model, version in self._promotions.versions.items()
+            if version in self._known.get(model, ())
+        }
+        async with self._operation:
+            key = await self._load_first_valid(name)
+            self._set_default(key)
+        for entry in self._settings.preloaded:
+            await self._preload(entry)
+
+    async def load(self, key: VersionKey) -> None:
+        """Bring a version into memory beside the others. Traffic stays where it is.
+
+        Raises:
+            UnknownModelError: there is no such version.
+            ArtifactError: it cannot be trusted, or cannot run here.
+        """
+        async with self._operation:
+            with self._counted("load"):
+                await self._refresh()
+                if key not in self._loaded:
+                    await self._bring_up(key)
+
+    async def promote(self, key: VersionKey) -> None:
+        """Make a loaded version its model's default, and that model the service's.
+
+        Raises:
+            UnknownModelError: there is no such version.
+            NotLoadedError: it is not in memory.
+        """
+        async with self._operation:
+            with self._counted("promote"):
+                self._require_loaded(key)
+                self._set_default(key)
+                self._promotions = self._promotions.promote(key.name, key.version)
+                await asyncio.to_thread(write_promotions, self._settings.state, self._promotions)
+                log.info("%s is promoted", key)
+
+    async def unload(self, key: VersionKey) -> None:
+        """Wait for the requests a version serves, then give its memory back.
+
+        Raises:
+            UnknownModelError: there is no such version.
+            NotLoadedError: it is not in memory.
+            ConflictError: it is the default.
+        """
+        async with self._operation:
+            with self._counted("unload"):
+                self._require_loaded(key)
+                if key == self._default:
+                    raise ConflictError(f"{key} is the default; promote another version before unloading it")
+                if self._promoted.get(key.name) == key.version:
+                    del self._promoted[key.name]
+                    self._promotions = self._promotions.forget(key.name)
+                    await asyncio.to_thread(write_promotions, self._settings.state, self._promotions)
+                await self._take_down(key)
+
+    async def status(self) -> list[VersionStatus]:
+        """Every version in the repository or in memory."""
+        await self._refresh()
+        keys = {VersionKey(name, version) for name, versions in self._known.items() for version in versions}
+        keys |= self._loaded.keys() | self._busy.keys()
+        return [await asyncio.to_thread(self._status, key) for key in sorted(keys)]
+
+    def close(self) -> None:
+        """Drop every engine; the scheduler has stopped."""
+        for variant in self._loaded.values():
+            variant.close()
+        self._loaded.clear()
+
+    async def _load_first_valid(self, name: str) -> VersionKey:
+        versions = sorted(self._known[name], reverse=True)
+        if name in self._promoted:
+            versions.remove(self._promoted[name])
+            versions.insert(0, self._promoted[name])
+        for version in versions:
+            key = VersionKey(name, version)
+            try:
+                await self._bring_up(key)
+            except ArtifactError:
+                continue  # _bring_up logged why
+            return key
+        reasons = "; ".join(self._failures[VersionKey(name, version)] for version in versions)
+        raise ArtifactError(f"no version of {name} can serve: {reasons}")
+
+    async def _preload(self, entry: str) -> None:
+        """A model named here without a version means its promoted one, or its highest."""
+        name, _, number = entry.partition("/")
+        versions = self._known.get(name, ())
+        if not versions or (number and number not in map(str, versions)):
+            log.error("BERTPRESS_PRELOAD names %s, which is not in the repository", entry)
+            return
+        version = int(number) if number else self._promoted.get(name, max(versions))
+        with suppress(BertpressError):  # logged; the default model serves all the same
+            await self.load(VersionKey(name, version))
+
+    async def _bring_up(self, key: VersionKey) -> None:
+        self._busy[key] = "loading"
+        self._failures.pop(key, None)
+        before = resident_memory_bytes()
+        try:
+            variant = await asyncio.to_thread(self._open, key)
+            try:
+                for check in variant.probe_checks():
+                    await asyncio.wrap_future(self._scheduler.run_in_background(check))
+                for warm_up_pass in variant.warm_up_passes():
+                    await asyncio.wrap_future(self._scheduler.run_in_background(warm_up_pass))
+            except BaseException:
+                variant.close()
+                raise
+        except Exception as error:
+            self._failures[key] = str(error)
+            log.error("%s was not loaded: %s", key, error)
+            raise
+        finally:
+            del self._busy[key]
+        variant.memory_bytes = max(resident_memory_bytes() - before, 0)
+        self._scheduler.add(variant)
+        self._loaded[key] = variant
+        self._publish_catalog()
+        log.info("%s is loaded: build %s, %s", key, variant.build.name, variant.reason)
+
+    def _open(self, key: VersionKey) -> Variant:
+        folder, manifest = self._repository.folder(key), self._repository.manifest(key)
+        artifact.verify(folder, manifest)
+        settings = self._settings
+        choice = choose_build(
+            manifest, self._hardware.features, available_engines(), settings.build, settings.allow_torchscript
+        )
+        limits = BatchLimits(settings.max_batch_rows, settings.max_batch_tokens, choice.build.batch_invariant)
+        metrics = self._metrics.variant(key.name, key.version, manifest.labels)
+        try:
+            return load_variant(folder, manifest, choice, settings.threads, limits, metrics)
+        except EngineError as error:
+            raise ArtifactError(f"build {choice.build.name} of {key} does not open: {error}") from error
+
+    async def _take_down(self, key: VersionKey) -> None:
+        before = resident_memory_bytes()
+        self._busy[key] = "draining"
+        variant = self._loaded.pop(key)
+        self._publish_catalog()
+        try:
+            await variant.drained()
+        finally:
+            del self._busy[key]
+            self._scheduler.remove(variant)
+            variant.close()
+        del variant
+        await asyncio.to_thread(_return_memory)
+        after = resident_memory_bytes()
+        log.info("%s is unloaded; resident %d MiB, before %d MiB", key, after // MIB, before // MIB)
+
+    def _require_loaded(self, key: VersionKey) -> None:
+        if key not in self._loaded:
+            self._repository.folder(key)
+            raise NotLoadedError(f"{key} is not loaded; POST /admin/models/{key}/load first")
+
+    def _set_default(self, key: VersionKey) -> None:
+        self._default = key
+        self._promoted[key.name] = key.version
+        self._publish_catalog()
+
+    async def _refresh(self) -> None:
+        self._known = await asyncio.to_thread(self._repository.versions)
+        self._publish_catalog()
+
+    def _publish_catalog(self) -> None:
+        self.catalog = Catalog(
+            known=self._known,
+            loaded=frozenset(self._loaded),
+            promoted=dict(self._promoted),
+            default_model=None if self._default is None else self._default.name,
+        )
+
+    def _first_default_model(self) -> str:
+        """What was promoted last, else what the settings name, else the first by name."""
+        if not self._known:
+            raise ArtifactError(
+                f"{self._settings.models} holds no model; name the repository in BERTPRESS_MODELS"
+            )
+        for name, source in (
+            (self._promotions.default_model, str(self._settings.state)),
+            (self._settings.default_model, "BERTPRESS_DEFAULT_MODEL"),
+        ):
+            if name is not None and name in self._known:
+                log.info("the default model is %s, after %s", name, source)
+                return name
+            if name is not None and source == "BERTPRESS_DEFAULT_MODEL":
+                raise ArtifactError(
+                    f"{source} names {name!r}; {self._settings.models} has {sorted(self._known)}"
+                )
+            if name is not None:
+                log.warning("%s names %s, which is not in the repository any more", source, name)
+        return min(self._known)
+
+    def _status(self, key: VersionKey) -> VersionStatus:
+        variant = self._loaded.get(key)
+        manifest, reason = None, self._failures.get(key)
+        try:
+            manifest = variant.manifest if variant else self._repository.manifest(key)
+        except BertpressError as error:
+            reason = str(error)
+        state = "ready" if variant else self._busy.get(key) or ("failed" if reason else "available")
+        promoted = self._promoted.get(key.name) == key.version
+        return VersionStatus(key, state, key == self._default, promoted, manifest, variant, reason)
+
+    @contextmanager
+    def _counted(self, operation: str) -> Iterator[None]:
+        outcome = "internal"
+        try:
+            yield
+            outcome = "ok"
+        except BertpressError as error:
+            outcome = error.code
+            raise
+        finally:
+            self._metrics.count_swap(operation, outcome)
+
+
+def _return_memory() -> None:
+    """Collect, and hand free pages back to the system where the C library can (glibc)."""
+    gc.collect()
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,101 @@
+"""Every setting of the service, every limit among them, read from BERTPRESS_* or given by the caller."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import SettingsError
+
+PREFIX = "BERTPRESS_"
+# read by other parts of bertpress; known here so that they are not taken for a misspelling
+_NAMES_OF_OTHERS = frozenset({"BERTPRESS_DATA"})
+
+
+class Settings(BaseSettings):
+    """What the operator may choose. Frozen: changing a setting means starting again."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid")
+
+    host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    models: Path = Field(Path("models"), description="the model repository: <name>/<version>/ folders")
+    state: Path = Field(
+        Path(".bertpress/promoted.json"), description="file that remembers what is promoted over a restart"
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level logged")
+    access_log: bool = Field(False, description="log a line per request; costs throughput")
+
+    default_model: str | None = Field(
+        None, description="model that answers when none is named, until another is promoted"
+    )
+    preload: str = Field("", description="comma list of name or name/version to load beside the default")
+    build: str | None = Field(None, description="name of the build to run instead of the best one found")
+    allow_torchscript: bool = Field(False, description="open TorchScript builds; the format can carry code")
+    cpu_features: str | None = Field(None, description="comma list that replaces the CPU features found")
+
+    admin_token: SecretStr | None = Field(None, description="bearer token of /admin; unset closes /admin")
+
+    threads: int = Field(1, ge=1, le=256, description="threads inside one forward pass")
+    sessions: int | None = Field(
+        None, ge=1, le=256, description="forward passes at once; unset: usable cores divided by threads"
+    )
+    max_batch_rows: int = Field(32, ge=1, le=1024, description="most texts in one forward pass")
+    max_batch_tokens: int = Field(8192, ge=1, description="most padded tokens in one forward pass")
+
+    max_texts: int = Field(128, ge=1, description="most texts in a request")
+    max_text_chars: int = Field(100_000, ge=1, description="most characters in a text")
+    max_body_bytes: int = Field(1_000_000, ge=1, description="most bytes in a request body")
+    max_requests: int = Field(1024, ge=1, description="most requests being answered at once")
+    max_queue_texts: int = Field(4096, ge=1, description="most texts waiting for a forward pass")
+    default_timeout_ms: int = Field(10_000, ge=1, description="time a request has when it names none")
+    max_timeout_ms: int = Field(60_000, ge=1, description="most time a request may ask for")
+    grace_seconds: int = Field(30, ge=0, description="time to finish admitted requests after SIGTERM")
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> Self:
+        if self.default_timeout_ms > self.max_timeout_ms:
+            raise ValueError(f"default_timeout_ms must not exceed max_timeout_ms ({self.max_timeout_ms})")
+        if self.max_queue_texts < self.max_texts:
+            raise ValueError(f"max_queue_texts must hold one request of max_texts ({self.max_texts})")
+        return self
+
+    @property
+    def preloaded(self) -> tuple[str, ...]:
+        """The entries of `preload`."""
+        return tuple(entry.strip() for entry in self.preload.split(",") if entry.strip())
+
+
+def read_settings(overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment, overruled by `overrides`.
+
+    Raises:
+        SettingsError: a BERTPRESS_* variable that does not exist, or a value out of range.
+    """
+    refuse_unknown_names(os.environ if environment is None else environment)
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False)[0]
+        field = str(first["loc"][0]) if first["loc"] else ""
+        name = f"{PREFIX}{field.upper()}: " if field else ""
+        raise SettingsError(f"{name}{first['msg']}") from None
+
+
+def refuse_unknown_names(environment: Mapping[str, str]) -> None:
+    """Find a misspelt BERTPRESS_* variable.
+
+    Raises:
+        SettingsError: names the variable and the nearest right one.
+    """
+    known = {PREFIX + name.upper() for name in Settings.model_fields} | _NAMES_OF_OTHERS
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+            raise SettingsError(f"{name[:100]} is not a setting of bertpress; did you mean {nearest}?")
