@@ -1,0 +1,1 @@
+"""Load generators for a running bertpress service on this machine."""
