@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, exposition
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, exposition
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
@@ -40,6 +40,7 @@ class Metrics:
     """The collectors of one application, in a registry of its own."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # a second series per counter that nobody reads
         self.registry = CollectorRegistry()
         self._http_requests = self._counter(
             "http_requests", "HTTP requests answered.", ("method", "route", "status")

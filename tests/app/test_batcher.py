@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import combinations
+
+import pytest
+
+from app.batcher import BatchLimits, Cost, next_batch
+
+LATER = 1e9
+WIDE = BatchLimits(max_rows=8, max_tokens=100_000, batch_invariant=True)
+
+
+@dataclass(frozen=True)
+class Text:
+    length: int
+    deadline: float = LATER
+    name: int = 0
+
+
+def fixed_plus_tokens(fixed: float) -> Cost:
+    """A pass costs `fixed` and then one a token, padding included."""
+    return lambda rows, length: fixed + rows * length
+
+
+def by_length(texts: list[Text]) -> list[Text]:
+    return sorted(texts, key=lambda text: text.length)
+
+
+def apart(batch: list[Text], cost: Cost) -> float:
+    return sum(cost(1, text.length) for text in batch)
+
+
+def together(batch: list[Text], cost: Cost) -> float:
+    return cost(len(batch), max(text.length for text in batch))
+
+
+def test_a_lone_row_runs_alone() -> None:
+    assert next_batch(Text(5), [], fixed_plus_tokens(10), WIDE, 0) == [Text(5)]
+
+
+def test_equal_lengths_share() -> None:
+    others = [Text(5, name=number) for number in range(1, 4)]
+    assert len(next_batch(Text(5), others, fixed_plus_tokens(10), WIDE, 0)) == 4
+
+
+def test_padding_that_costs_more_than_it_saves_is_refused() -> None:
+    cost = fixed_plus_tokens(10)
+    assert next_batch(Text(5), [Text(14)], cost, WIDE, 0) == [Text(5), Text(14)]
+    assert next_batch(Text(5), [Text(16)], cost, WIDE, 0) == [Text(5)]
+    assert next_batch(Text(16), [Text(5)], cost, WIDE, 0) == [Text(16)]
+
+
+def test_an_engine_for_which_batching_never_pays() -> None:
+    others = [Text(5, name=number) for number in range(1, 4)]
+    assert next_batch(Text(5), others, lambda rows, length: rows**2 * length, WIDE, 0) == [Text(5)]
+
+
+def test_a_build_that_is_not_batch_invariant_runs_single_rows() -> None:
+    limits = BatchLimits(max_rows=8, max_tokens=1000, batch_invariant=False)
+    assert next_batch(Text(5), [Text(5, name=1)], fixed_plus_tokens(1000), limits, 0) == [Text(5)]
+
+
+def test_rows_and_tokens_are_capped() -> None:
+    others = [Text(10, name=number) for number in range(1, 30)]
+    cost = fixed_plus_tokens(1000)
+    assert len(next_batch(Text(10), others, cost, WIDE, 0)) == 8
+    assert len(next_batch(Text(10), others, cost, BatchLimits(8, 35, True), 0)) == 3
+
+
+def test_a_row_over_the_token_cap_still_runs() -> None:
+    assert next_batch(Text(50), [], fixed_plus_tokens(1), BatchLimits(8, 10, True), 0) == [Text(50)]
+
+
+def test_rows_are_left_to_idle_workers() -> None:
+    others = [Text(10, name=number) for number in range(1, 6)]
+    assert len(next_batch(Text(10), others, fixed_plus_tokens(1000), WIDE, 0, idle_workers=2)) == 3
+    assert len(next_batch(Text(10), others, fixed_plus_tokens(1000), WIDE, 0, idle_workers=6)) == 1
+
+
+def test_a_neighbour_does_not_make_the_seed_late() -> None:
+    cost = fixed_plus_tokens(10)
+    assert next_batch(Text(5, deadline=16), [Text(5, name=1)], cost, WIDE, 0) == [Text(5, deadline=16)]
+    assert len(next_batch(Text(5, deadline=20), [Text(5, name=1)], cost, WIDE, 0)) == 2
+
+
+def test_who_is_late_anyway_shares() -> None:
+    assert len(next_batch(Text(5, deadline=3), [Text(5, name=1)], fixed_plus_tokens(10), WIDE, 0)) == 2
+
+
+def test_nearest_lengths_come_first() -> None:
+    limits = BatchLimits(max_rows=3, max_tokens=1000, batch_invariant=True)
+    batch = next_batch(
+        Text(10), by_length([Text(2), Text(9), Text(12), Text(30)]), fixed_plus_tokens(100), limits, 0
+    )
+    assert [text.length for text in batch] == [10, 9, 12]
+
+
+def obvious(seed: Text, others: list[Text], cost: Cost, limits: BatchLimits) -> list[Text]:
+    """The rule, spelt out: take the nearest length while that pays, and leave a side that stopped paying."""
+    batch = [seed]
+    shorter = [text for text in others if text.length < seed.length][::-1]
+    longer = [text for text in others if text.length >= seed.length]
+    while (shorter or longer) and len(batch) < limits.max_rows:
+        side = shorter
+        if not shorter or (longer and longer[0].length - seed.length <= seed.length - shorter[0].length):
+            side = longer
+        grown = [*batch, side[0]]
+        fits = len(grown) * max(text.length for text in grown) <= limits.max_tokens
+        if fits and together(grown, cost) < together(batch, cost) + cost(1, side[0].length):
+            batch = grown
+            side.pop(0)
+        else:
+            side.clear()
+    return batch
+
+
+@pytest.mark.parametrize("number", range(200))
+def test_against_the_obvious_and_the_best(number: int) -> None:
+    draw = random.Random(number)
+    cost = fixed_plus_tokens(draw.choice([0, 3, 30, 300]))
+    texts = [Text(draw.randint(2, 60), name=name) for name in range(draw.randint(1, 8))]
+    limits = BatchLimits(
+        max_rows=draw.choice([2, 4, 8]), max_tokens=draw.choice([60, 200, 1000]), batch_invariant=True
+    )
+    seed, others = texts[0], by_length(texts[1:])
+
+    batch = next_batch(seed, others, cost, limits, 0)
+
+    assert batch == obvious(seed, others, cost, limits)
+    assert together(batch, cost) <= apart(batch, cost)
+    best = best_saving(seed, others, cost, limits)
+    assert apart(batch, cost) - together(batch, cost) >= 0.5 * best
+
+
+def best_saving(seed: Text, others: list[Text], cost: Cost, limits: BatchLimits) -> float:
+    """Over every subset that fits."""
+    batches = [[seed, *rest] for size in range(limits.max_rows) for rest in combinations(others, size)]
+    return max(
+        apart(batch, cost) - together(batch, cost)
+        for batch in batches
+        if len(batch) == 1 or len(batch) * max(text.length for text in batch) <= limits.max_tokens
+    )
