@@ -61,8 +61,8 @@ class Rows:
 
     def batch(self, rows: Sequence[int]) -> Batch:
         """Read, cut and pad the given rows."""
-        ids = [self._row(row) for row in rows]
-        input_ids, attention_mask = pad(ids, self.corpora[0].settings.pad_token_id)
+        ids = [self.row(row) for row in rows]
+        input_ids, attention_mask = pad(ids, self.pad_token_id)
         return Batch(
             torch.from_numpy(input_ids),
             torch.from_numpy(attention_mask),
@@ -70,7 +70,13 @@ class Rows:
             torch.tensor(list(rows)),
         )
 
-    def _row(self, row: int) -> npt.NDArray[np.int64]:
+    @property
+    def pad_token_id(self) -> int:
+        """Id that fills up shorter rows."""
+        return self.corpora[0].settings.pad_token_id
+
+    def row(self, row: int) -> npt.NDArray[np.int64]:
+        """Ids of one row as the model reads them. Shape: (T,)."""
         which = int(np.searchsorted(self._starts, row, side="right")) - 1
         return self.corpora[which].row(row - int(self._starts[which]))
 

@@ -7,9 +7,8 @@ are read, so one cache serves every length.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +45,17 @@ class Corpus:
         """Tokens of every row after truncation. Shape: (N,)."""
         return np.minimum(np.diff(self.offsets), self.settings.max_tokens)
 
+    def first(self, count: int) -> Corpus:
+        """The first `count` rows as a corpus of their own."""
+        count = min(count, len(self))
+        labels = None if self.labels is None else self.labels[:count]
+        return replace(
+            self,
+            offsets=self.offsets[: count + 1],
+            labels=labels,
+            fingerprint=f"{self.fingerprint}[:{count}]",
+        )
+
     def take(self, count: int, seed: int = 0) -> list[int]:
         """Row numbers of a seeded sample, ascending; all rows where there are no more."""
         if count >= len(self):
@@ -74,7 +84,7 @@ def _tokenize(texts: Sequence[str], tokenizer_file: Path, folder: Path) -> None:
     for name, array in (("ids.npy", ids), ("offsets.npy", offsets)):
         partial = folder / f".{name}.partial.npy"
         np.save(partial, array)
-        os.replace(partial, folder / name)
+        partial.replace(folder / name)
 
 
 def _encoded(texts: Sequence[str], tokenizer: Tokenizer) -> Iterator[npt.NDArray[np.int64]]:

@@ -64,11 +64,3 @@ def probabilities(logits: Logits) -> Logits:
     """Softmax over the last axis."""
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(shifted / shifted.sum(-1, keepdims=True), dtype=np.float32)
-
-
-def fit_temperature(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
-    """The temperature whose softmax has the least cross-entropy on held-out rows. Source: Guo et al. 2017."""
-    grid = np.geomspace(0.25, 8.0, 141)
-    rows = np.arange(len(labels))
-    losses = [-np.log(probabilities(logits / t)[rows, labels] + 1e-12).mean() for t in grid]
-    return float(grid[int(np.argmin(losses))])

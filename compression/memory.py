@@ -8,13 +8,12 @@ killed near the limit goes on with half the micro-batch.
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from app.hardware import memory_limit_bytes, oom_kills, resident_bytes
+from app.hardware import memory_limit_bytes, resident_memory_bytes
 
 # Share of the limit a run may plan for; the rest is for what a probe cannot see.
 _PLANNED_SHARE = 0.8
@@ -27,7 +26,7 @@ class PeakResident:
     """Highest resident memory of this process while the context is open, sampled every 2 ms."""
 
     def __enter__(self) -> PeakResident:
-        self.peak_bytes = resident_bytes()
+        self.peak_bytes = resident_memory_bytes()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="peak-resident", daemon=True)
         self._thread.start()
@@ -36,11 +35,11 @@ class PeakResident:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak_bytes = max(self.peak_bytes, resident_bytes())
+        self.peak_bytes = max(self.peak_bytes, resident_memory_bytes())
 
     def _sample(self) -> None:
         while not self._stop.wait(_SAMPLE_SECONDS):
-            self.peak_bytes = max(self.peak_bytes, resident_bytes())
+            self.peak_bytes = max(self.peak_bytes, resident_memory_bytes())
 
 
 def fitting_budget(run: Callable[[int], int], budget: int, available_bytes: int) -> int:
@@ -58,9 +57,18 @@ def fitting_budget(run: Callable[[int], int], budget: int, available_bytes: int)
     return budget
 
 
+def oom_kills(vmstat: Path = Path("/proc/vmstat")) -> int:
+    """Processes this kernel has killed for memory since it started; 0 where it does not say."""
+    try:
+        lines = vmstat.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def available_bytes() -> int:
     """Memory this process may still plan for, within its cgroup's limit."""
-    return max(0, int(memory_limit_bytes() * _PLANNED_SHARE) - resident_bytes())
+    return max(0, int(memory_limit_bytes() * _PLANNED_SHARE) - resident_memory_bytes())
 
 
 @dataclass(frozen=True)
@@ -74,13 +82,13 @@ class Heartbeat:
     @classmethod
     def now(cls, micro_batch_tokens: int, peak_bytes: int) -> Heartbeat:
         """The state of this process."""
-        return cls(micro_batch_tokens, max(peak_bytes, resident_bytes()), oom_kills())
+        return cls(micro_batch_tokens, max(peak_bytes, resident_memory_bytes()), oom_kills())
 
     def write(self, path: Path) -> None:
         """Leave it, in one piece."""
         partial = path.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        os.replace(partial, path)  # noqa: PTH105 - atomic
+        partial.replace(path)
 
     @classmethod
     def read(cls, path: Path) -> Heartbeat | None:

@@ -49,10 +49,13 @@ class _Stage(_Settings):
 
 
 class StudentStage(_Stage):
-    """A shallower model from some layers of another (counted from 0), its weights kept."""
+    """A shallower model from some layers of another, its weights kept.
+
+    `layers` names them (counted from 0), or says how many, evenly spread from the first to the last.
+    """
 
     kind: Literal["student"]
-    layers: tuple[int, ...] = Field(min_length=1)
+    layers: Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)]
 
 
 class DistillationSettings(_Settings):
@@ -126,7 +129,10 @@ class GateSettings(_Settings):
 
 
 class PublishStage(_Stage):
-    """One version of `model` out of the input builds, if every one of them passes the parity gate."""
+    """One version of `model` out of the input builds, if every one of them passes the parity gate.
+
+    The first build is the one whose quality and cost the manifest states.
+    """
 
     kind: Literal["publish"]
     model: ModelName
@@ -173,6 +179,38 @@ class Recipe(_Settings):
     def sha256(self) -> str:
         """Identity of what the recipe says, however it is written."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def with_torchscript(recipe: Recipe) -> Recipe:
+    """The same recipe with a TorchScript build beside the others in every version it publishes."""
+    exports = {stage.name: stage for stage in recipe.stages if stage.kind == "export"}
+    models = {stage.name: stage.inputs[0] for stage in exports.values()}
+    stages: list[Any] = []
+    for stage in recipe.stages:
+        if stage.kind == "quantize":
+            models[stage.name] = models[stage.inputs[0]]
+        if stage.kind == "publish":
+            extra = ExportStage(
+                name=f"{stage.name}-torchscript",
+                kind="export",
+                inputs=(models[stage.inputs[0]],),
+                format="torchscript",
+            )
+            stages.append(extra)
+            stage = stage.model_copy(update={"inputs": (*stage.inputs, extra.name)})
+        stages.append(stage)
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
+def named(recipe: Recipe, prefix: str | None) -> Recipe:
+    """The same recipe publishing `prefix-model` instead of `model`."""
+    if prefix is None:
+        return recipe
+    stages = [
+        stage.model_copy(update={"model": f"{prefix}-{stage.model}"}) if stage.kind == "publish" else stage
+        for stage in recipe.stages
+    ]
+    return Recipe.model_validate(recipe.model_dump() | {"stages": [stage.model_dump() for stage in stages]})
 
 
 def load(source: str | None) -> Recipe:

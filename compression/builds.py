@@ -1,0 +1,42 @@
+"""A build on its way to publication: one file and what is known about it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import cast
+
+from app.artifact import EngineName, Precision
+
+_FILE = "build.json"
+
+
+@dataclass(frozen=True)
+class CandidateBuild:
+    """A build not yet proven. `model_folder` holds the PyTorch model it came from."""
+
+    name: str
+    engine: EngineName
+    precision: Precision
+    file: str
+    needs: tuple[str, ...]
+    model_folder: Path
+
+    def write(self, folder: Path) -> None:
+        """Leave the description beside the file."""
+        described = asdict(self) | {"model_folder": str(self.model_folder)}
+        (folder / _FILE).write_text(json.dumps(described, indent=2), encoding="utf-8")
+
+
+def read(folder: Path) -> CandidateBuild:
+    """The build a stage left in its folder."""
+    described = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    return CandidateBuild(
+        name=described["name"],
+        engine=cast(EngineName, described["engine"]),
+        precision=cast(Precision, described["precision"]),
+        file=described["file"],
+        needs=tuple(described["needs"]),
+        model_folder=Path(described["model_folder"]),
+    )

@@ -1,0 +1,1 @@
+"""What a student can learn from a teacher: one file per paper, each a small function."""

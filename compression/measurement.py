@@ -1,0 +1,63 @@
+"""Latency, measured so that two figures can be compared: warm, in one run, taking turns.
+
+The speed of a shared machine drifts by tens of percent within minutes. Whatever is compared is run
+alternately, and medians are quoted.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from app.artifact import LatencyPoint
+
+Ids = npt.NDArray[np.int64]
+Predict = Callable[[Ids, Ids], object]
+
+_WARMUP = 3
+
+
+def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every call in every round; in each round all calls are made, one after the other."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(_WARMUP + rounds):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            if turn >= _WARMUP:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def latency(
+    models: Mapping[str, Predict], tokens: Sequence[int], rounds: int
+) -> dict[str, list[LatencyPoint]]:
+    """Latency of one text at each length, all models alternating."""
+    points: dict[str, list[LatencyPoint]] = {name: [] for name in models}
+    for length in tokens:
+        seconds = interleaved(_calls(models, length), rounds)
+        for name, taken in seconds.items():
+            points[name].append(
+                LatencyPoint(
+                    rows=1,
+                    tokens=length,
+                    median_ms=round(statistics.median(taken) * 1e3, 3),
+                    p90_ms=round(float(np.quantile(taken, 0.9)) * 1e3, 3),
+                )
+            )
+    return points
+
+
+def _calls(models: Mapping[str, Predict], length: int) -> dict[str, Callable[[], object]]:
+    # Ids below every vocabulary we meet; which ids they are does not change the work.
+    input_ids = np.random.default_rng(0).integers(5, 400, (1, length))
+    attention_mask = np.ones_like(input_ids)
+
+    def bind(predict: Predict) -> Callable[[], object]:
+        return lambda: predict(input_ids, attention_mask)
+
+    return {name: bind(predict) for name, predict in models.items()}

@@ -1,0 +1,162 @@
+"""Structured pruning of attention heads and FFN neurons by first-order importance.
+
+A gate of one is put on the output of every head and of every FFN neuron; the size of the loss's gradient at
+that gate says how much the loss would change, to first order, if the part were removed.
+Source: Michel, Levy, Neubig 2019, Are Sixteen Heads Really Better than One?; Molchanov et al. 2017 (Taylor).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from compression.architecture import (
+    encoder_layers,
+    family_of,
+    head_size,
+    linear,
+    set_head_count,
+    set_linear,
+)
+from compression.batches import Batch
+from compression.training import Objective
+
+# FFN widths stay multiples of this: matrix kernels work in blocks.
+FFN_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Importance:
+    """Importance of every head and FFN neuron, one vector per layer; larger matters more."""
+
+    heads: list[torch.Tensor]
+    neurons: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which heads and neurons of each layer stay, ascending."""
+
+    heads: list[list[int]]
+    neurons: list[list[int]]
+
+
+def importance(model: PreTrainedModel, objective: Objective, batches: Iterable[Batch]) -> Importance:
+    """Sum over rows of the absolute gradient at each gate; the weights are left as they are."""
+    family, size = family_of(model.config), head_size(model)
+    totals = {}
+    with _frozen(model), ExitStack() as hooks:
+        for number, layer in enumerate(encoder_layers(model)):
+            totals["heads", number] = _Gate(linear(layer, family.attention_output), columns=size)
+            totals["neurons", number] = _Gate(linear(layer, family.ffn_output), columns=1)
+        for gate in totals.values():
+            hooks.enter_context(gate)
+        for batch in batches:
+            objective(model, batch).sum().backward()
+            for gate in totals.values():
+                gate.collect()
+    layers = range(len(encoder_layers(model)))
+    return Importance(
+        [totals["heads", number].total for number in layers],
+        [totals["neurons", number].total for number in layers],
+    )
+
+
+def choose(scores: Importance, heads_kept: int, neurons_kept: int) -> Kept:
+    """Keep the most important parts over all layers, so that layers may end uneven.
+
+    Scores are divided by their layer's norm first (Michel et al. 2019, section 2.3); every layer keeps at
+    least one head and `FFN_MULTIPLE` neurons.
+    """
+    return Kept(
+        heads=_largest(scores.heads, heads_kept, minimum=1, multiple=1),
+        neurons=_largest(scores.neurons, neurons_kept, minimum=FFN_MULTIPLE, multiple=FFN_MULTIPLE),
+    )
+
+
+@torch.no_grad()
+def remove(model: PreTrainedModel, kept: Kept) -> None:
+    """Take everything else out of the weights; the model then has its own shape in each layer."""
+    family, size = family_of(model.config), head_size(model)
+    for layer, heads, neurons in zip(encoder_layers(model), kept.heads, kept.neurons, strict=True):
+        columns = torch.tensor([head * size + offset for head in heads for offset in range(size)])
+        for path in (family.query, family.key, family.value):
+            set_linear(layer, path, _rows(linear(layer, path), columns))
+        set_linear(layer, family.attention_output, _columns(linear(layer, family.attention_output), columns))
+        index = torch.tensor(neurons)
+        set_linear(layer, family.ffn_input, _rows(linear(layer, family.ffn_input), index))
+        set_linear(layer, family.ffn_output, _columns(linear(layer, family.ffn_output), index))
+        set_head_count(model, layer, len(heads))
+
+
+class _Gate:
+    """While open, the input of a dense part is multiplied by a gate of ones, one for each row and part.
+
+    A gate for each row gives each row's own gradient in one backward pass. Shapes: the input (B, T, W), the
+    gate (B, W / columns).
+    """
+
+    def __init__(self, module: nn.Linear, columns: int) -> None:
+        self._module, self._columns = module, columns
+        self._ones = torch.ones(0)
+        self.total = torch.zeros(module.in_features // columns)
+
+    def __enter__(self) -> None:
+        self._handle = self._module.register_forward_pre_hook(self._multiply)
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def _multiply(self, _: nn.Module, inputs: tuple[torch.Tensor, ...]) -> torch.Tensor:
+        states = inputs[0]
+        self._ones = torch.ones(len(states), len(self.total), device=states.device, requires_grad=True)
+        return states * self._ones.repeat_interleave(self._columns, dim=-1).unsqueeze(1).to(states)
+
+    def collect(self) -> None:
+        """Add this batch's gradients."""
+        assert self._ones.grad is not None  # noqa: S101 - a backward pass came before
+        self.total += self._ones.grad.abs().sum(0).cpu()
+
+
+@contextmanager
+def _frozen(model: PreTrainedModel) -> Iterator[None]:
+    """Gradients reach the gates and not the weights."""
+    wanted = [parameter.requires_grad for parameter in model.parameters()]
+    model.eval()
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, flag in zip(model.parameters(), wanted, strict=True):
+            parameter.requires_grad_(flag)
+
+
+def _largest(scores: list[torch.Tensor], count: int, minimum: int, multiple: int) -> list[list[int]]:
+    """Per layer the kept indices: the largest normalised scores overall, counts rounded to `multiple`."""
+    normalised = [score / score.norm().clamp_min(1e-12) for score in scores]
+    threshold = torch.cat(normalised).topk(count).values[-1]
+    kept = []
+    for score in normalised:
+        wanted = int((score >= threshold).sum())
+        rounded = max(minimum, round(wanted / multiple) * multiple)
+        kept.append(sorted(score.topk(min(rounded, len(score))).indices.tolist()))
+    return kept
+
+
+def _rows(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    smaller = nn.Linear(part.in_features, len(index)).to(part.weight)
+    smaller.weight.copy_(part.weight[index])
+    smaller.bias.copy_(part.bias[index])
+    return smaller
+
+
+def _columns(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    smaller = nn.Linear(len(index), part.out_features).to(part.weight)
+    smaller.weight.copy_(part.weight[:, index])
+    smaller.bias.copy_(part.bias)
+    return smaller

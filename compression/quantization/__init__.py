@@ -1,0 +1,1 @@
+"""Build to build: fewer bits after export."""
