@@ -147,6 +147,7 @@ class Scheduler:
         try:
             while (task := self._take()) is not None:
                 task()
+                del task  # an idle worker must not keep an unloaded variant in memory
         except Exception as error:
             log.critical(
                 "a worker failed outside a forward pass; the service must be restarted", exc_info=True

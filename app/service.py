@@ -80,7 +80,9 @@ class Service:
     ) -> None:
         self.registry, self.admission = registry, admission
         self._scheduler, self._metrics = scheduler, metrics
-        self._threads = ThreadPoolExecutor(max_workers=_TOKENIZER_THREADS, thread_name_prefix="bertpress-tokenizer")
+        self._threads = ThreadPoolExecutor(
+            max_workers=_TOKENIZER_THREADS, thread_name_prefix="bertpress-tokenizer"
+        )
 
     async def predict(self, request: PredictRequest) -> Answer:
         """Answer a request before its deadline or refuse it.
