@@ -17,6 +17,8 @@ from app.settings import PREFIX, Settings, read_settings
 if TYPE_CHECKING:
     import uvicorn
 
+log = logging.getLogger("bertpress")
+
 # On a command line the token would be there for every user of the machine to read.
 _NOT_FLAGS = frozenset({"admin_token"})
 # Longer than the idle time of the load balancers in front (AWS: 60 s), so that they close first.
@@ -65,6 +67,8 @@ def serve(settings: Settings) -> int:
         stream=sys.stderr,
     )
     listener = listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    log.info("listening on %s:%d", f"[{host}]" if ":" in host else host, port)
     # Idle threads of a BLAS nobody calls cost memory; the heavy imports come after this.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     import uvicorn

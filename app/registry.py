@@ -109,6 +109,7 @@ class Registry:
             with self._counted("load"):
                 await self._refresh()
                 if key not in self._loaded:
+                    self._repository.folder(key)  # what does not exist leaves no trace
                     await self._bring_up(key)
 
     async def promote(self, key: VersionKey) -> None:
