@@ -40,7 +40,8 @@ class Metrics:
     """The collectors of one application, in a registry of its own."""
 
     def __init__(self) -> None:
-        disable_created_metrics()  # a second series per counter that nobody reads
+        # a second series per counter that nobody reads
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._http_requests = self._counter(
             "http_requests", "HTTP requests answered.", ("method", "route", "status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -95,6 +96,12 @@ def serve(make_settings: Callable[..., Settings]) -> Serve:
     return run
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the event loop turn until something is so."""
+    while not condition():  # noqa: ASYNC110  nothing in the product signals this
+        await asyncio.sleep(0)
+
+
 class HeldEngine:
     """Lets no pass begin until `release`; then runs the engine it stands before."""
 
@@ -121,7 +128,7 @@ class FailingEngine:
     """Fails every pass."""
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        raise RuntimeError("no luck")
+        raise RuntimeError(f"no luck with {input_ids.shape} and {attention_mask.shape}")
 
     def close(self) -> None:
         pass
@@ -135,7 +142,7 @@ class RecordingEngine:
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         self.shapes.append(input_ids.shape)
-        return input_ids[:, :2].astype(np.float32)
+        return (input_ids * attention_mask)[:, :2].astype(np.float32)
 
     def close(self) -> None:
         pass

@@ -94,12 +94,12 @@ def test_ten_megabytes_are_refused_and_the_service_goes_on(server: Server) -> No
 def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -> None:
     server = Server(slow_repository, "--sessions", "1")
     text = "a great film " * 200
-    with ThreadPoolExecutor(8) as pool:
+    with ThreadPoolExecutor(8) as pool, httpx.Client(timeout=600) as patient:
         replies = [
-            pool.submit(httpx.post, f"{server.url}/v1/predict", json={"inputs": [text] * 4}, timeout=None)
+            pool.submit(patient.post, f"{server.url}/v1/predict", json={"inputs": [text] * 4})
             for _ in range(8)
         ]
-        while "bertpress_requests_in_flight 8.0" not in httpx.get(f"{server.url}/metrics", timeout=None).text:
+        while "bertpress_requests_in_flight 8.0" not in patient.get(f"{server.url}/metrics").text:
             pass
         code, rest = server.stop()
         assert [reply.result().status_code for reply in replies] == [200] * 8
@@ -114,13 +114,18 @@ def test_interrupting_ends_it_well_too(server: Server) -> None:
 
 def run(*flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "app.cli", *flags]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True
+    )
 
 
 def test_an_empty_repository_is_one_line_and_exit_1(tmp_path: Path) -> None:
     result = run("--port", "0", "--models", str(tmp_path), "--log-level", "error")
     assert result.returncode == 1
-    assert result.stderr == f"bertpress-serve: {tmp_path} holds no model; name the repository in BERTPRESS_MODELS\n"
+    assert (
+        result.stderr
+        == f"bertpress-serve: {tmp_path} holds no model; name the repository in BERTPRESS_MODELS\n"
+    )
 
 
 def test_a_misspelt_variable_is_one_line_and_exit_1() -> None:

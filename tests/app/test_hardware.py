@@ -115,7 +115,7 @@ def test_cgroup_v1_without_a_namespace(tmp_path: Path) -> None:
     root = write(
         tmp_path,
         {
-            "proc/self/cgroup": "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=systemd:/docker/abc\n",
+            "proc/self/cgroup": "4:memory:/docker/abc\n3:cpu,cpuacct:/docker/abc\n1:name=x:/docker/abc\n",
             "proc/self/mountinfo": V1_MOUNTS,
             "proc/meminfo": "MemTotal:       2000 kB\n",
             "sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us": "250000",

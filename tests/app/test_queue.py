@@ -33,9 +33,9 @@ def test_the_nearest_deadline_comes_first_and_equals_in_order(queue: Queue) -> N
     for row in rows:
         queue.push(row)
     taken = []
-    while (row := queue.earliest()) is not None:
-        queue.remove([row])
-        taken.append(row)
+    while (first := queue.earliest()) is not None:
+        queue.remove([first])
+        taken.append(first)
     assert taken == [rows[1], rows[2], rows[0]]
 
 
@@ -43,9 +43,11 @@ def test_counts_and_costs_follow(queue: Queue) -> None:
     rows = [make_row(length) for length in (1, 2, 3)]
     for row in rows:
         queue.push(row)
-    assert (len(queue), queue.cost_seconds) == (3, pytest.approx(0.6))
+    assert len(queue) == 3
+    assert queue.cost_seconds == pytest.approx(0.6)
     queue.remove([rows[1], rows[1]])
-    assert (len(queue), queue.cost_seconds) == (2, pytest.approx(0.4))
+    assert len(queue) == 2
+    assert queue.cost_seconds == pytest.approx(0.4)
     assert set(queue.rows()) == {rows[0], rows[2]}
     queue.remove(rows)
     assert (len(queue), queue.cost_seconds) == (0, 0)

@@ -15,7 +15,7 @@ import pytest
 from app.errors import ArtifactError
 from app.main import create_app
 from app.settings import Settings
-from tests.app.conftest import Running, Serve
+from tests.app.conftest import Running, Serve, until
 from tests.app.tiny import publish
 
 pytestmark = pytest.mark.anyio
@@ -185,8 +185,8 @@ async def test_unloading_waits_for_requests(serve: Serve, repository: Path, hold
         request = asyncio.ensure_future(running.predict(version=1))
         await asyncio.to_thread(engine.entered.wait)
         unload = asyncio.ensure_future(running.admin("unload", 1))
-        while (await states(running))["tiny", 1] != "draining":
-            await asyncio.sleep(0)
+        await until(lambda: old not in running.parts.registry.loaded)
+        assert (await states(running))["tiny", 1] == "draining"
         assert (await running.predict(version=1)).status_code == 409
         assert not unload.done()
         engine.release()

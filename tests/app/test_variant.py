@@ -37,7 +37,7 @@ def test_probes_of_a_sound_version_pass(tmp_path: Path) -> None:
 
 def test_a_probe_that_differs_fails(tmp_path: Path) -> None:
     checks = list(load(publish(tmp_path, probe_shift=0.01)).probe_checks())
-    with pytest.raises(ProbeError, match="probe 0, allowed 0.001"):
+    with pytest.raises(ProbeError, match=r"probe 0, allowed 0\.001"):
         checks[0]()
 
 

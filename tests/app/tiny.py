@@ -29,10 +29,26 @@ from app.artifact import (
 from app.engines import load_engine
 from app.tokenizer import Tokenizer, pad
 
-WORDS = (
-    "a an and bad boring film good great i is it movie never not of plot see terrible the this "
-    "time to was watch wonderful"
-).split()
+WORDS = [
+    "a",
+    "and",
+    "bad",
+    "boring",
+    "film",
+    "good",
+    "great",
+    "is",
+    "it",
+    "movie",
+    "not",
+    "see",
+    "terrible",
+    "the",
+    "this",
+    "was",
+    "watch",
+    "wonderful",
+]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
@@ -118,7 +134,7 @@ def publish(
     )
     build_fields = dict(builds or {"onnx-fp32": {}})
     probes = [
-        Probe(text=text, logits={build: logits for build in build_fields})
+        Probe(text=text, logits=dict.fromkeys(build_fields, logits))
         for text, logits in probe_logits(work, settings, probe_shift).items()
     ]
     draft = Manifest(

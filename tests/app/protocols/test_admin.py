@@ -23,7 +23,7 @@ LOAD = "/admin/models/tiny/1/load"
 )
 async def test_without_the_token(serve: Serve, headers: dict[str, str]) -> None:
     async with serve() as running:
-        encoded = {name: value.encode("latin-1") for name, value in headers.items()}
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         for path in (LOAD, "/admin/models/absent/1/promote", "/admin/models/NO WAY/x/unload"):
             reply = await running.http.post(path, headers=encoded)
             assert reply.status_code == 401
@@ -49,9 +49,19 @@ async def test_the_scheme_in_any_case(serve: Serve, scheme: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["absent/1/load", "tiny/9/load", "tiny/9/unload", "absent/1/promote"]
-    + ["tiny/x/load", "tiny/0/load", "tiny/-1/load", "TINY/1/load", "tiny/99999999999999999999/load"]
-    + ["..%2Ftiny/1/load", "%00/1/load"],
+    [
+        "absent/1/load",
+        "tiny/9/load",
+        "tiny/9/unload",
+        "absent/1/promote",
+        "tiny/x/load",
+        "tiny/0/load",
+        "tiny/-1/load",
+        "TINY/1/load",
+        "tiny/99999999999999999999/load",
+        "..%2Ftiny/1/load",
+        "%00/1/load",
+    ],
 )
 async def test_what_does_not_exist(serve: Serve, path: str) -> None:
     async with serve() as running:

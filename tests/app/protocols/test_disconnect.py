@@ -7,7 +7,7 @@ import pytest
 from starlette.requests import ClientDisconnect, Request
 
 from app.protocols.disconnect import UntilDisconnect
-from tests.app.conftest import Running, Serve
+from tests.app.conftest import Serve, until
 
 pytestmark = pytest.mark.anyio
 
@@ -54,7 +54,7 @@ async def test_who_leaves_is_not_worked_for(serve: Serve, hold: Any) -> None:
 
         connection = Connection(b'{"inputs": ["good", "bad"]}')
         exchange = asyncio.ensure_future(running.app(scope(), connection.receive, connection.send))
-        await waiting(running, 2)
+        await until(lambda: running.parts.scheduler.waiting_rows() == 2)
         connection.left.set()
         await exchange
 
@@ -64,11 +64,6 @@ async def test_who_leaves_is_not_worked_for(serve: Serve, hold: Any) -> None:
         assert (await first).status_code == 200
         assert len(engine.shapes) == 1
         assert 'outcome="abandoned"' in await running.metrics()
-
-
-async def waiting(running: Running, rows: int) -> None:
-    while running.parts.scheduler.waiting_rows() != rows:
-        await asyncio.sleep(0)
 
 
 async def test_a_block_that_ends_first_is_left_alone() -> None:

@@ -17,7 +17,11 @@ pytestmark = pytest.mark.anyio
 async def test_ready_names_what_serves(serve: Serve) -> None:
     async with serve() as running:
         assert (await running.http.get("/health/live")).json() == {"status": "live"}
-        assert (await running.http.get("/health/ready")).json() == {"status": "ready", "model": "tiny", "version": 1}
+        assert (await running.http.get("/health/ready")).json() == {
+            "status": "ready",
+            "model": "tiny",
+            "version": 1,
+        }
 
 
 async def test_not_ready_before_it_is_warm(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

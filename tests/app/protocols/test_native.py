@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from tests.app.conftest import FailingEngine, Running, Serve
+from tests.app.conftest import FailingEngine, Running, Serve, until
 from tests.app.tiny import publish
 
 pytestmark = pytest.mark.anyio
@@ -258,8 +258,7 @@ async def test_too_many_at_once(serve: Serve, hold: Any) -> None:
     async with serve(max_requests=2) as running:
         engine = hold(running.default)
         admitted = [asyncio.ensure_future(running.predict()) for _ in range(2)]
-        while running.parts.admission.in_flight < 2:
-            await asyncio.sleep(0)
+        await until(lambda: running.parts.admission.in_flight == 2)
         reply = await running.predict()
         await error_of(reply, 429, "busy")
         assert int(reply.headers["retry-after"]) >= 1
@@ -273,8 +272,7 @@ async def test_a_full_queue(serve: Serve, hold: Any) -> None:
         admitted = [asyncio.ensure_future(running.predict("good"))]
         await asyncio.to_thread(engine.entered.wait)
         admitted.append(asyncio.ensure_future(running.predict(["good", "bad"])))
-        while running.parts.scheduler.waiting_rows() < 2:
-            await asyncio.sleep(0)
+        await until(lambda: running.parts.scheduler.waiting_rows() == 2)
         reply = await running.predict()
         assert "BERTPRESS_MAX_QUEUE_TEXTS" in (await error_of(reply, 429, "busy"))["message"]
         assert int(reply.headers["retry-after"]) >= 1
