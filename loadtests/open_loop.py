@@ -25,6 +25,7 @@ from loadtests.summary import Outcome, Summary, summarize, table
 
 CLOSED_LOOP_CONNECTIONS = 16
 OPEN_LOOP_CONNECTIONS = 512
+INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BertpressError as error:
         print(f"open_loop: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("open_loop: stopped; nothing is reported of a run cut short", file=sys.stderr)
+        return INTERRUPTED
     print(json.dumps(summary.as_dict()))
     print(table(summary), file=sys.stderr)
     return 0
