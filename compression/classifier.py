@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -36,8 +37,8 @@ class Classifier:
     @property
     def labels(self) -> tuple[str, ...]:
         """Labels in logit order, as the model's own `id2label` has them."""
-        id2label = self.model.config.id2label
-        return tuple(str(id2label[index]) for index in sorted(id2label))
+        names = {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
+        return tuple(names[index] for index in sorted(names))
 
     @property
     def pad_token_id(self) -> int:
@@ -88,7 +89,7 @@ def save(classifier: Classifier, folder: Path) -> None:
 
 def _config(source: str) -> PretrainedConfig:
     try:
-        return AutoConfig.from_pretrained(source, attn_implementation="eager")
+        return cast(PretrainedConfig, AutoConfig.from_pretrained(source, attn_implementation="eager"))
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UnsupportedModelError(f"{source} is neither a model folder nor a hub id: {reason}") from error
@@ -101,10 +102,13 @@ def _is_classifier(architectures: list[str] | None) -> bool:
 def _model(source: str, config: PretrainedConfig) -> PreTrainedModel:
     shapes = getattr(config, SHAPES_KEY, None)
     if shapes is None:
-        return AutoModelForSequenceClassification.from_pretrained(
+        loaded = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, attn_implementation="eager"
         )
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation="eager")
+        return cast(PreTrainedModel, loaded)
+    model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
+        config, attn_implementation="eager"
+    )
     reshape(model, tuple(LayerShape(heads, ffn_width) for heads, ffn_width in shapes))
     try:
         model.load_state_dict(load_file(Path(source) / "model.safetensors"))

@@ -12,7 +12,7 @@ import torch
 
 from compression.batches import Batch, Rows, by_token_budget
 
-_EVALUATION_TOKENS = 8192
+_EVALUATION_TOKENS = 2048
 
 Logits = npt.NDArray[np.float32]
 

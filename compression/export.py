@@ -50,8 +50,8 @@ def to_onnx(model: PreTrainedModel, path: Path, opset: int) -> None:
 def to_torchscript(model: PreTrainedModel, path: Path) -> None:
     """Write a traced module."""
     with _traceable(model) as module, torch.inference_mode():
-        traced = torch.jit.trace(module, _example(model))  # type: ignore[no-untyped-call]
-        torch.jit.save(torch.jit.freeze(traced), str(path))  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(module, _example(model))
+        torch.jit.save(torch.jit.freeze(traced), str(path))
 
 
 def _example(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
@@ -66,7 +66,7 @@ def _example(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextmanager
 def _traceable(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """The model on the CPU in eval mode. Tracing warns of Python values it freezes; parity checks the result."""
+    """The model on the CPU in eval mode. Tracing warns of values it freezes; parity checks the result."""
     module = LogitsOnly(model.cpu()).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

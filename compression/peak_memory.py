@@ -2,6 +2,7 @@
 
 Run as a module, so that nothing of the trainer is in the figure:
 `python -m compression.peak_memory onnx model.onnx 128 2` or `... bert-base - 128 2` prints bytes.
+What it loads is imported inside the branch that needs it, for the same reason.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from app.errors import CompressionError
 
 BASELINE = "bert-base"
+NGRAM = "ngram"
 
 
 def measure(engine: str, path: Path, tokens: int, threads: int) -> int:
@@ -32,6 +34,10 @@ def _answer_once(engine: str, path: Path, tokens: int, threads: int) -> None:
         from compression.baseline import bert_base, predictor
 
         predictor(bert_base(), threads)(ids, np.ones_like(ids))
+    elif engine == NGRAM:
+        from compression import ngram
+
+        ngram.load(path).predict(["word " * tokens])
     else:
         from app.engines import load_engine
 

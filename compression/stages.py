@@ -149,9 +149,8 @@ def _distil(
     rows = Rows(*_training_corpora(context, distillation.unlabelled_rows))
     taught_by = classifier.load(str(teacher.folder)).model
     report = context.report(f"{title}: teacher's logits")
-    logits = teacher_logits(
-        taught_by, teacher.key, rows, len(student.labels), context.work / "logits", report
-    )
+    classes, cache = len(student.labels), context.work / "logits"
+    logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)
     layers = (len(layer_shapes(student.model)), len(layer_shapes(taught_by)))
     objective = DistillationObjective(distillation, logits, taught_by, layers)
     validation = Rows(context.corpora.validation)

@@ -164,7 +164,7 @@ class _Run:
         if self.best.is_file():
             self.bare.load_state_dict(load_file(self.best, device=str(self.accelerator.device)))
         self.accelerator.free_memory()
-        self.bare.forward = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).forward  # type: ignore[method-assign]
+        self.bare.forward = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).forward
         self.bare.eval()
         return self.progress
 
@@ -306,7 +306,8 @@ class _Run:
         batch = batch.to(self.accelerator.device)
         with torch.inference_mode(), self.accelerator.autocast():
             output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        return output.logits.float().cpu()
+        logits: torch.Tensor = output.logits.float().cpu()
+        return logits
 
     def _keep_best(self) -> None:
         partial = self.folder / "best.partial"

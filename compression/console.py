@@ -1,0 +1,117 @@
+"""What a person sees while a run goes on, and at its end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from compression.data import CleaningReport, Dataset
+from compression.publish import Published
+from compression.training import Report
+
+_LOG_EVERY_SECONDS = 30.0
+
+
+@contextmanager
+def reports(console: Console) -> Iterator[Callable[[str], Report]]:
+    """Progress bars on a terminal; a line now and then in a log."""
+    if not console.is_terminal:
+        yield lambda title: _log_lines(console, title)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        yield lambda title: _bar(progress, title)
+
+
+def _bar(progress: Progress, title: str) -> Report:
+    task = progress.add_task(title, total=None, note="")
+
+    def report(done: int, total: int, note: str) -> None:
+        progress.update(task, completed=done, total=total, note=note)
+
+    return report
+
+
+def _log_lines(console: Console, title: str) -> Report:
+    told = 0.0
+
+    def report(done: int, total: int, note: str) -> None:
+        nonlocal told
+        if done >= total or time.monotonic() - told >= _LOG_EVERY_SECONDS:
+            told = time.monotonic()
+            console.print(f"{title}: {done}/{total} {note}", highlight=False, markup=False)
+
+    return report
+
+
+def data_line(dataset: Dataset) -> str:
+    """What was read and what was left out, in one line."""
+    sizes = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    counted = [f"{len(split):,} {name}" for name, split in sizes.items() if split is not None]
+    if dataset.unlabelled is not None:
+        counted.append(f"{len(dataset.unlabelled):,} unlabelled")
+    return f"data {dataset.name}: {', '.join(counted)}; left out: {_left_out(dataset.report)}"
+
+
+def _left_out(report: CleaningReport) -> str:
+    return (
+        f"{report.train_duplicates} duplicates in train, {report.conflicting_labels} texts with two labels, "
+        f"{report.train_in_test} train texts that stand in test, {report.unlabelled_duplicates} duplicates "
+        f"and {report.unlabelled_in_test} test texts in unlabelled"
+    )
+
+
+def summary(published: tuple[Published, ...]) -> Table:
+    """One row for each version."""
+    table = Table(title="published")
+    for column in (
+        "version",
+        "build",
+        "size",
+        "accuracy (95 %)",
+        "retained",
+        "labels changed",
+        "128 tokens",
+        "against BERT-base",
+    ):
+        table.add_column(column)
+    for version in published:
+        table.add_row(*_row(version))
+    return table
+
+
+def _row(version: Published) -> list[str]:
+    manifest = version.manifest
+    build, quality = manifest.builds[0], manifest.quality[0]
+    low, high = quality.accuracy_interval_95
+    ours, theirs = ({point.tokens: point.median_ms for point in cost.latency} for cost in manifest.cost[:2])
+    length = 128 if 128 in ours else max(ours)
+    return [
+        f"{manifest.name}/{manifest.version}",
+        build.name,
+        f"{manifest.bytes / 1e6:.1f} MB",
+        f"{quality.accuracy:.2%} ({low:.2%} to {high:.2%}), n={quality.n:,}",
+        "-" if quality.retention is None else f"{quality.retention:.2%}",
+        "-" if quality.label_flip_rate is None else f"{quality.label_flip_rate:.2%}",
+        f"{ours[length]:.2f} ms",
+        f"{theirs[length] / ours[length]:.1f}x faster",
+    ]

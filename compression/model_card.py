@@ -1,0 +1,139 @@
+"""The model card: a version's manifest told to a person, in Hugging Face's form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.artifact import Cost, Manifest
+
+# Bytes of BERT-base's 109,483,778 fp32 weights, what a checkpoint of it takes on disk.
+_BASELINE_BYTES = 437_935_112
+
+
+def write(manifest: Manifest, path: Path) -> Path:
+    """Write the card and return its path."""
+    path.write_text(text(manifest), encoding="utf-8")
+    return path
+
+
+def text(manifest: Manifest) -> str:
+    """The card as Markdown."""
+    parts = [_front(manifest), _quality(manifest), _cost(manifest), _builds(manifest), _origin(manifest)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(manifest: Manifest) -> str:
+    shape = manifest.architecture
+    heads, widths = ", ".join(map(str, shape.attention_heads)), ", ".join(map(str, shape.ffn_width))
+    reads = f"{manifest.tokenizer.max_tokens} tokens ({manifest.tokenizer.truncation})"
+    return "\n".join(
+        [
+            "---",
+            "library_name: bertpress",
+            "pipeline_tag: text-classification",
+            "---",
+            "",
+            f"# {manifest.name}, version {manifest.version}",
+            "",
+            manifest.description,
+            "",
+            f"Labels: {', '.join(manifest.labels)}. Reads at most {reads}.",
+            f"{shape.layers} layers of hidden size {shape.hidden_size}, attention heads per layer {heads}, "
+            f"FFN widths {widths}, {shape.parameters:,} parameters before quantization.",
+        ]
+    )
+
+
+def _quality(manifest: Manifest) -> str:
+    lines = [
+        "## Quality",
+        "",
+        "| data | texts | build | accuracy | 95 % interval | fp32 teacher, same rows | retained "
+        "| labels that differ from the teacher's |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for quality in manifest.quality:
+        low, high = quality.accuracy_interval_95
+        lines.append(
+            f"| {quality.dataset} {quality.split} | {quality.n:,} | {quality.build} | "
+            f"{quality.accuracy:.2%} | {low:.2%} to {high:.2%} "
+            f"| {_percent(quality.teacher_accuracy)} | {_percent(quality.retention)} "
+            f"| {_percent(quality.label_flip_rate)} |"
+        )
+    return "\n".join(lines)
+
+
+def _cost(manifest: Manifest) -> str:
+    if not manifest.cost:
+        return "## Cost\n\nNot measured."
+    ours, *others = manifest.cost
+    lengths = [point.tokens for point in ours.latency]
+    head = "| model | size | " + " | ".join(f"{length} tokens" for length in lengths) + " | peak memory |"
+    lines = ["## Cost", "", head, "|---" * (len(lengths) + 3) + "|"]
+    lines.append(_cost_row(ours, manifest.builds[0].bytes))
+    lines += [_cost_row(other, _BASELINE_BYTES) for other in others]
+    if others:
+        ratios = [
+            f"{theirs.median_ms / mine.median_ms:.1f}x"
+            for mine, theirs in zip(ours.latency, others[0].latency, strict=True)
+        ]
+        lines.append(
+            f"| ratio | {_BASELINE_BYTES / manifest.builds[0].bytes:.1f}x | {' | '.join(ratios)} | |"
+        )
+    lines += [
+        "",
+        f"One text, median (and 90th percentile) ms on {ours.threads} threads, alternating in one run: "
+        f"{ours.cpu} ({', '.join(ours.cpu_features)}), {', '.join(cost.runtime for cost in manifest.cost)}, "
+        f"{ours.measured_on}. Peak memory: a fresh process that loads the model and answers once.",
+    ]
+    return "\n".join(lines)
+
+
+def _cost_row(cost: Cost, size: int) -> str:
+    times = " | ".join(f"{point.median_ms:.2f} ({point.p90_ms:.2f})" for point in cost.latency)
+    memory = "-" if cost.peak_resident_bytes is None else f"{cost.peak_resident_bytes / 1e6:.0f} MB"
+    return f"| {cost.build} | {size / 1e6:.1f} MB | {times} | {memory} |"
+
+
+def _builds(manifest: Manifest) -> str:
+    lines = [
+        "## Builds",
+        "",
+        "| build | file | size | needs | labels changed by int8 | answers move with batch-mates |",
+        "|---|---|---|---|---|---|",
+    ]
+    for build in manifest.builds:
+        flips = (
+            "-" if build.parity is None else f"{build.parity.label_flip_rate:.2%} of {build.parity.texts:,}"
+        )
+        variance = build.batch_variance
+        moves = (
+            "-"
+            if variance is None
+            else f"{variance.label_flip_rate:.2%} flips, up to {variance.max_probability_change:.3f}"
+        )
+        needs = ", ".join(build.needs) or "any CPU"
+        lines.append(
+            f"| {build.name} | {build.file} | {build.bytes / 1e6:.1f} MB | {needs} | {flips} | {moves} |"
+        )
+    lines += ["", "A build whose answers move with their batch-mates is served one unpadded text at a time."]
+    return "\n".join(lines)
+
+
+def _origin(manifest: Manifest) -> str:
+    origin = manifest.provenance
+    libraries = ", ".join(f"{name} {number}" for name, number in origin.libraries.items())
+    return "\n".join(
+        [
+            "## Origin",
+            "",
+            f"Teacher `{origin.teacher}`, recipe `{origin.recipe}` ({origin.recipe_sha256[:12]}), "
+            f"data `{origin.data}` ({origin.data_fingerprint[:12]}), seed {origin.seed}, "
+            f"code {origin.code_revision or 'not from a checkout'}, {origin.created_at}.",
+            f"Made with {libraries}.",
+        ]
+    )
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"

@@ -1,0 +1,206 @@
+"""A recipe carried out: every stage once, and never again while nothing that went into it has changed.
+
+A stage's result is kept under a key: the hash of its settings, of its inputs' keys and of the data. A
+stopped run finds what it finished and goes on; a changed stage re-runs itself and what follows it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app import artifact
+from app.artifact import TokenizerSettings
+from app.errors import ParityError, UnsupportedModelError
+from compression import classifier, corpus, data, stages
+from compression.classifier import Classifier
+from compression.data import Dataset, DataSettings
+from compression.publish import Published, publish
+from compression.recipe import TEACHER, Recipe
+from compression.stages import Context, Corpora, Input
+from compression.training import Report
+
+_DONE = "stage.json"
+_RUNNERS: dict[str, Callable[[Any, Sequence[Input], Context, Path], Path | None]] = {
+    "student": stages.make_student,
+    "distil": stages.distil,
+    "prune": stages.prune,
+    "export": stages.export_model,
+    "quantize": stages.quantize,
+    "publish": publish,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call of `bertpress compress`. Either `teacher` or `backbone` is given."""
+
+    recipe: Recipe
+    data: str
+    data_settings: DataSettings
+    unlabelled: str | None
+    teacher: str | None
+    backbone: str | None
+    repository: Path
+    work: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves: the versions it published, and why others were refused."""
+
+    published: tuple[Published, ...]
+    refused: tuple[str, ...]
+    dataset: Dataset
+
+
+def run(request: Request, report: Callable[[str], Report]) -> Outcome:
+    """Carry a recipe out, going on where an earlier run of it was stopped.
+
+    A version that fails its parity gate is refused and the others go on.
+    """
+    context = _prepare(request, report)
+    results = {TEACHER: context.teacher}
+    published, refused = [], []
+    for stage in request.recipe.stages:
+        inputs = [results[name] for name in stage.inputs]
+        try:
+            results[stage.name], outcome = _run_stage(stage, inputs, context)
+        except ParityError as error:
+            refused.append(f"{stage.name}: {error}")
+            continue
+        if outcome is not None:
+            published.append(Published(outcome, artifact.read(outcome)))
+    return Outcome(tuple(published), tuple(refused), context.dataset)
+
+
+def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
+    source = request.teacher or request.backbone
+    assert source is not None  # noqa: S101 - the command line requires one of them
+    # Loaded first: a teacher that cannot be compressed is refused before the data are read.
+    model = classifier.load(source, label_names=None if request.teacher else ("negative", "positive"))
+    settings = data.with_label_names(request.data_settings, model.labels if request.teacher else None)
+    dataset = data.load(request.data, settings, request.unlabelled)
+    text = _text_settings(request.recipe, model)
+    context = Context(
+        recipe=request.recipe,
+        dataset=dataset,
+        corpora=_corpora(dataset, model, text, request.work),
+        text=text,
+        teacher=Input(Path(source), _identity(source)),
+        teacher_source=source,
+        repository=request.repository,
+        work=request.work,
+        report=report,
+    )
+    if request.backbone is None:
+        return _with_teacher(context, _kept_teacher(source, context))
+    return _with_teacher(context, _finetuned_teacher(request.backbone, context))
+
+
+def _text_settings(recipe: Recipe, model: Classifier) -> TokenizerSettings:
+    text = recipe.text
+    if text.max_tokens > model.longest_input:
+        raise UnsupportedModelError(
+            f"the recipe reads {text.max_tokens} tokens, this model {model.longest_input}; lower max_tokens"
+        )
+    return TokenizerSettings(
+        max_tokens=text.max_tokens,
+        truncation=text.truncation,
+        head_tokens=text.head,
+        pad_token_id=model.pad_token_id,
+    )
+
+
+def _corpora(dataset: Dataset, model: Classifier, text: TokenizerSettings, work: Path) -> Corpora:
+    folder, cache = work / "tokenizer", work / "tokens"
+    model.tokenizer.save_pretrained(folder)
+    file = folder / artifact.TOKENIZER_FILE
+    test, unlabelled = dataset.test, dataset.unlabelled
+    return Corpora(
+        train=corpus.build(dataset.train, file, text, cache),
+        validation=corpus.build(dataset.validation, file, text, cache),
+        test=None if test is None else corpus.build(test, file, text, cache),
+        unlabelled=None if unlabelled is None else corpus.build(unlabelled, file, text, cache),
+    )
+
+
+def _with_teacher(context: Context, teacher: Input) -> Context:
+    return Context(**{**vars(context), "teacher": teacher})
+
+
+def _kept_teacher(source: str, context: Context) -> Input:
+    """The user's own classifier, copied once so that later stages do not depend on where it came from."""
+    key = _hash("teacher", _identity(source))
+    folder = context.work / "stages" / f"teacher-{key[:12]}"
+    return _once(folder, key, lambda: classifier.save(classifier.load(source), folder))
+
+
+def _finetuned_teacher(backbone: str, context: Context) -> Input:
+    settings = context.recipe.teacher
+    key = _hash(
+        "finetune",
+        settings.model_dump(mode="json"),
+        _identity(backbone),
+        context.dataset.fingerprint,
+        _text(context),
+    )
+    folder = context.work / "stages" / f"teacher-{key[:12]}"
+    return _once(folder, key, lambda: stages.finetune(backbone, settings, context, folder))
+
+
+def _run_stage(stage: Any, inputs: Sequence[Input], context: Context) -> tuple[Input, Path | None]:
+    described = stage.model_dump(mode="json", exclude={"name", "inputs"})
+    key = _hash(described, [source.key for source in inputs], context.dataset.fingerprint, _text(context))
+    folder = context.work / "stages" / f"{stage.name}-{key[:12]}"
+    done = folder / _DONE
+    if stage.kind == "publish" and done.is_file() and not _outcome(done, context):
+        done.unlink()  # the version was removed since: publish it again
+    result = _once(folder, key, lambda: _RUNNERS[stage.kind](stage, inputs, context, folder))
+    return result, _outcome(done, context) if stage.kind == "publish" else None
+
+
+def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:
+    """Do the work unless its folder says that it is done."""
+    if not (folder / _DONE).is_file():
+        started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+        produced = work()
+        shutil.rmtree(folder / "files", ignore_errors=True)
+        state = {
+            "key": key,
+            "seconds": round(time.monotonic() - started, 1),
+            "version": None if produced is None else f"{produced.parent.name}/{produced.name}",
+        }
+        (folder / _DONE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+    return Input(folder, key)
+
+
+def _outcome(done: Path, context: Context) -> Path | None:
+    """The folder of the version a finished publication wrote, if it is still there."""
+    version = json.loads(done.read_text(encoding="utf-8"))["version"]
+    folder = context.repository / str(version)
+    return folder if (folder / artifact.MANIFEST_FILE).is_file() else None
+
+
+def _identity(source: str) -> str:
+    """Hash of a model folder's weights and configuration; the name itself for a hub id."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return source
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
+    return _hash([(path.name, artifact.sha256(path)) for path in files])
+
+
+def _text(context: Context) -> dict[str, Any]:
+    return context.text.model_dump(mode="json")
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,50 @@
+"""What a version was made from and with, so that it can be made again."""
+
+from __future__ import annotations
+
+import subprocess
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from app.artifact import Provenance
+from compression.stages import Context
+
+_LIBRARIES = ("torch", "transformers", "accelerate", "onnx", "onnxruntime", "tokenizers", "numpy")
+
+
+def provenance(context: Context) -> Provenance:
+    """The run as the manifest states it. Paths are cut to their last part: they mean nothing elsewhere."""
+    return Provenance(
+        teacher=Path(context.teacher_source).name,
+        recipe=context.recipe.name,
+        recipe_sha256=context.recipe.sha256,
+        data=context.dataset.name,
+        data_fingerprint=context.dataset.fingerprint,
+        seed=context.recipe.teacher.seed,
+        code_revision=code_revision(),
+        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+        created_at=datetime.now(UTC).replace(microsecond=0).isoformat(),
+    )
+
+
+def code_revision() -> str | None:
+    """The git commit this code is of, if it runs from a checkout."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(here), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,201 @@
+"""From candidate builds to one published version: proven, judged, measured, described, written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app import artifact
+from app.artifact import Build, Head, Manifest, Probe, Quality, StoredFile
+from app.engines import Engine, load_engine
+from app.hardware import usable_cores
+from app.tokenizer import Tokenizer
+from compression import builds, classifier, cost, model_card, parity
+from compression.architecture import describe
+from compression.batches import Rows
+from compression.builds import CandidateBuild
+from compression.classifier import Classifier
+from compression.distillation.teacher_logits import teacher_logits
+from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
+from compression.provenance import provenance
+from compression.recipe import PublishStage
+from compression.stages import Context, Input
+from compression.training import Report
+
+# Logits of a build may differ this much between machines: fp32 sums in another order, and int8 activations
+# that a tiny difference rounds the other way.
+_PROBE_TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.1, "int8": 0.15}
+
+PROBE_TEXTS = (
+    "A quiet, beautifully acted film that stays with you for days.",
+    "Two hours of my life I will never get back.",
+    "It is not that the jokes are bad, there simply are none.",
+    "I expected little and was completely won over by the last scene.",
+    "Fine.",
+    "The sound was muddy, the chairs were hard, and yet nobody wanted to leave. " * 40,
+)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate build, where it is, and the engine that runs it."""
+
+    build: CandidateBuild
+    path: Path
+    engine: Engine
+
+
+@dataclass(frozen=True)
+class Published:
+    """A finished version, for the summary."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def publish(stage: PublishStage, inputs: Sequence[Input], context: Context, folder: Path) -> Path:
+    """Prove every input build and write the version; returns its folder.
+
+    Raises:
+        ParityError: a build does not answer as its PyTorch model does; nothing is written.
+    """
+    candidates = [_candidate(source.folder) for source in inputs]
+    source = classifier.load(str(candidates[0].build.model_folder))
+    expected = _reference(source, stage, context)
+    sources = _files(source, context, folder)
+    proven = [_prove(candidate, expected, stage, sources) for candidate in candidates]
+    invariant = proven[0].batch_invariant
+    draft = Manifest(
+        name=stage.model,
+        version=max(artifact.versions(context.repository, stage.model), default=0) + 1,
+        description=stage.description,
+        heads=(Head(name="label", labels=source.labels),),
+        architecture=describe(source.model),
+        tokenizer=context.text,
+        builds=tuple(proven),
+        files=(),
+        probes=_probes(proven, candidates, context, sources[artifact.TOKENIZER_FILE]),
+        quality=(_quality(candidates[0], invariant, context),),
+        cost=cost.measure(
+            candidates[0].build, candidates[0].path, candidates[0].engine, context.text.max_tokens
+        ),
+        provenance=provenance(context),
+    )
+    sources["README.md"] = model_card.write(draft, folder / "README.md")
+    names = sorted(set(sources) - {build.file for build in proven})
+    files = tuple(_stored(name, sources[name]) for name in names)
+    return artifact.write(context.repository, draft.model_copy(update={"files": files}), sources)
+
+
+def _candidate(folder: Path) -> Candidate:
+    build = builds.read(folder)
+    path = folder / build.file
+    return Candidate(build, path, load_engine(build.engine, path, usable_cores()))
+
+
+def _reference(source: Classifier, stage: PublishStage, context: Context) -> parity.Reference:
+    rows = Rows(context.corpora.validation)
+    chosen = context.corpora.validation.take(stage.gate.texts)
+    return parity.reference(source.model, rows, chosen, f"{context.dataset.name} validation")
+
+
+def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path]:
+    """config.json and the tokenizer in Hugging Face's own form, by file name."""
+    staged = folder / "files"
+    shutil.rmtree(staged, ignore_errors=True)
+    staged.mkdir(parents=True)
+    source.tokenizer.model_max_length = context.text.max_tokens
+    source.tokenizer.save_pretrained(staged)
+    source.model.config.save_pretrained(staged)
+    return {path.name: path for path in staged.iterdir()}
+
+
+def _prove(
+    candidate: Candidate, expected: parity.Reference, stage: PublishStage, taken: dict[str, Path]
+) -> Build:
+    """Hold one build to the gate, alone and in company."""
+    build = candidate.build
+    alone = parity.one_by_one(candidate.engine, expected.rows, expected.chosen)
+    batched = parity.in_shuffled_batches(candidate.engine, expected.rows, expected.chosen)
+    variance = parity.batch_variance(alone, batched)
+    in_company = parity.compare(batched, expected)
+    result = parity.check(
+        parity.compare(alone, expected), in_company, build.precision, stage.gate, build.name
+    )
+    file = build.file if build.file not in taken else f"{build.name}{Path(build.file).suffix}"
+    taken[file] = candidate.path
+    stored = _stored(file, candidate.path)
+    return Build(
+        **stored.model_dump(),
+        name=build.name,
+        engine=build.engine,
+        precision=build.precision,
+        needs=build.needs,
+        batch_invariant=parity.is_batch_invariant(variance),
+        batch_variance=variance,
+        parity=result,
+        probe_tolerance=_PROBE_TOLERANCE[build.precision],
+    )
+
+
+def _probes(
+    proven: Sequence[Build], candidates: Sequence[Candidate], context: Context, tokenizer_file: Path
+) -> tuple[Probe, ...]:
+    tokenizer = Tokenizer(tokenizer_file, context.text)
+    probes = []
+    for text in PROBE_TEXTS:
+        input_ids = tokenizer.encode(text).input_ids[None, :]
+        logits = {
+            build.name: tuple(
+                round(float(value), 6)
+                for value in candidate.engine.logits(input_ids, np.ones_like(input_ids))[0]
+            )
+            for build, candidate in zip(proven, candidates, strict=True)
+        }
+        probes.append(Probe(text=text, logits=logits))
+    return tuple(probes)
+
+
+def _quality(candidate: Candidate, invariant: bool, context: Context) -> Quality:
+    """Judge the first build on the test part, or on validation where there is none."""
+    split = "validation" if context.corpora.test is None else "test"
+    corpus = context.corpora.test or context.corpora.validation
+    rows = Rows(corpus)
+    taught_by = classifier.load(str(context.teacher.folder))
+    report = context.report(f"teacher's logits on {split}")
+    classes, cache = len(taught_by.labels), context.work / "logits"
+    expected = teacher_logits(
+        taught_by.model, context.teacher.key, rows, classes, cache, report=report
+    ).numpy()
+    logits = _answers(candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {split}"))
+    right, teacher_right = accuracy(logits, rows.labels), accuracy(expected, rows.labels)
+    return Quality(
+        dataset=context.dataset.name,
+        split=split,
+        build=candidate.build.name,
+        n=len(rows),
+        accuracy=right,
+        accuracy_interval_95=accuracy_interval(right, len(rows)),
+        teacher_accuracy=teacher_right,
+        retention=right / teacher_right if teacher_right else None,
+        label_flip_rate=flip_rate(logits, expected),
+    )
+
+
+def _answers(engine: Engine, rows: Rows, invariant: bool, report: Report) -> Logits:
+    """Every row as it would be served: alone, unless company does not change the answer."""
+    run = parity.in_shuffled_batches if invariant else parity.one_by_one
+    parts = []
+    for start in range(0, len(rows), 256):
+        stop = min(start + 256, len(rows))
+        parts.append(run(engine, rows, range(start, stop)))
+        report(stop, len(rows), "rows")
+    return np.concatenate(parts)
+
+
+def _stored(name: str, path: Path) -> StoredFile:
+    return artifact.stored_file(path).model_copy(update={"file": name})
