@@ -5,9 +5,11 @@ Every reader takes the root of the file tree, so that tests can show it another 
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +127,14 @@ def resident_memory_bytes(root: Path = ROOT) -> int:
     """Resident set of this process; 0 where /proc does not say."""
     words = _words(root / "proc/self/statm")
     return int(words[1]) * os.sysconf("SC_PAGE_SIZE") if len(words) > 1 else 0
+
+
+def return_free_memory() -> None:
+    """Collect, and hand free pages back to the system where the C library can (glibc)."""
+    gc.collect()
+    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:

@@ -134,6 +134,8 @@ async def _start(parts: Parts, on_failed_start: Callable[[Exception], None] | No
         if on_failed_start is None:
             raise
         on_failed_start(error)
+    else:
+        log.info("ready; resident %d MiB", hardware.resident_memory_bytes() >> 20)
 
 
 def _add_gauges(parts: Parts) -> None:

@@ -6,10 +6,8 @@ Lives on the event loop; opening files runs in a thread, probes and warm-up on t
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -19,7 +17,7 @@ from app.batcher import BatchLimits
 from app.builds import choose_build
 from app.engines import available_engines
 from app.errors import ArtifactError, BertpressError, ConflictError, EngineError, NotLoadedError
-from app.hardware import Hardware, resident_memory_bytes
+from app.hardware import Hardware, resident_memory_bytes, return_free_memory
 from app.metrics import Metrics
 from app.promotions import read_promotions, write_promotions
 from app.repository import Repository
@@ -205,6 +203,7 @@ class Registry:
             raise
         finally:
             del self._busy[key]
+        await asyncio.to_thread(return_free_memory)
         variant.memory_bytes = max(resident_memory_bytes() - before, 0)
         self._scheduler.add(variant)
         self._loaded[key] = variant
@@ -237,7 +236,7 @@ class Registry:
             self._scheduler.remove(variant)
             variant.close()
         del variant
-        await asyncio.to_thread(_return_memory)
+        await asyncio.to_thread(return_free_memory)
         after = resident_memory_bytes()
         log.info("%s is unloaded; resident %d MiB, before %d MiB", key, after // MIB, before // MIB)
 
@@ -306,11 +305,3 @@ class Registry:
             raise
         finally:
             self._metrics.count_swap(operation, outcome)
-
-
-def _return_memory() -> None:
-    """Collect, and hand free pages back to the system where the C library can (glibc)."""
-    gc.collect()
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)

@@ -221,7 +221,8 @@ def _cells(line: Line, baseline_ms: Mapping[int, float], baseline_rate: float) -
 def _footnote(threads: int, texts: int) -> str:
     features = ", ".join(sorted(cpu_features()))
     return (
-        f"{cpu_model()} ({features}), {threads} threads, {datetime.now(UTC).date()}; medians, all models taking "
-        f"turns; reviews/s over {texts} reviews. BERT-base has random weights and reads up to 512 tokens; a "
-        "variant reads what its manifest says and cuts longer texts. Peak memory: a fresh process, one answer."
+        f"{cpu_model()} ({features}), {threads} threads, {datetime.now(UTC).date()}; medians, all models "
+        f"taking turns; reviews/s over {texts} reviews. BERT-base has random weights and reads up to 512 "
+        "tokens; a variant reads what its manifest says, cutting longer texts. Peak memory: a fresh process "
+        "that loads the model and answers once."
     )

@@ -164,9 +164,10 @@ def _quiet() -> None:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    from compression import benchmark
+    from compression.benchmark import main as benchmark
 
-    return benchmark.main(options.models, options.data, options.rounds, options.texts, options.json)
+    _quiet()
+    return benchmark(options.models, options.data, options.rounds, options.texts, options.json)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def fit(texts: Sequence[str], labels: Sequence[int], buckets: int = _BUCKETS) ->
     features = csr_matrix(blank._features.transform(texts))
     ratio = _log_count_ratio(features, targets)
     model = LogisticRegression(solver="liblinear", dual=True, C=1.0, random_state=0, max_iter=1000)
-    model.fit(features.multiply(ratio).tocsr(), targets)
+    model.fit(csr_matrix(features.multiply(ratio)), targets)
     return NgramClassifier((model.coef_[0] * ratio).astype(np.float32), float(model.intercept_[0]))
 
 

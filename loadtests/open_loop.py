@@ -30,7 +30,7 @@ INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one load test; JSON goes to standard output, the table to standard error."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         summary = run(options, texts.load())
     except BertpressError as error:
@@ -115,15 +115,16 @@ def _check(options: argparse.Namespace) -> None:
             raise SettingsError(f"{flag} is {value:g}; it must be more than 0")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The options of a load test."""
+    options = argparse.ArgumentParser(
         prog="python -m loadtests.open_loop",
         description=__doc__,
         epilog="Texts: IMDB's test reviews where BERTPRESS_DATA names the folder that holds imdb/ (needs "
         "pyarrow), else loadtests/texts.txt.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    add = options.add_argument
     add(
         "--url", default="http://127.0.0.1:8000", help="the service; only 127.0.0.1 is accepted (%(default)s)"
     )
@@ -179,7 +180,7 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="another seed gives another order of texts and other arrival moments (%(default)s)",
     )
-    return parser
+    return options
 
 
 if __name__ == "__main__":

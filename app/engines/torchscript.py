@@ -41,6 +41,6 @@ def load(path: Path, threads: int) -> TorchScriptEngine:
     """
     torch.set_num_threads(threads)
     try:
-        return TorchScriptEngine(torch.jit.load(path, map_location="cpu").eval())  # type: ignore[no-untyped-call]
+        return TorchScriptEngine(torch.jit.load(path, map_location="cpu").eval())
     except (RuntimeError, ValueError, OSError) as error:
         raise EngineError(f"torch cannot load {path}: {error}") from error

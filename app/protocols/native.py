@@ -232,10 +232,8 @@ def _integer(document: Mapping[str, object], field: str, most: int, absent: int 
     value = document.get(field)
     if value is None:
         return absent
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise InvalidRequestError(f"{field} must be a whole number from 1 to {most}")
-    if value > most:
-        raise LimitExceededError(f"{field} must be at most {most}", limit=most)
     return value
 
 

@@ -1,0 +1,62 @@
+# Every habit of the project is a target here. `make serve` and `make test` need Python 3.11 to 3.13 and nothing else.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do $$p -c 'import sys; sys.exit(not (3,11) <= sys.version_info < (3,14))' 2>/dev/null && echo $$p && break; done)
+HOST ?= 127.0.0.1
+PORT ?= 8000
+SERVE := .venv
+DEV := .venv-dev
+PIP := -m pip install --quiet --disable-pip-version-check
+# The CPU build of PyTorch, where the index has one; the plain name pulls gigabytes of CUDA.
+TORCH ?= torch==2.13.0
+
+.PHONY: serve test test-system check format compress bench docker clean
+
+serve: $(SERVE)/.installed
+	@BERTPRESS_DEFAULT_MODEL=$${BERTPRESS_DEFAULT_MODEL:-sentiment-quality} \
+	  $(SERVE)/bin/bertpress-serve --host $(HOST) --port $(PORT)
+
+test: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest
+
+test-system: $(DEV)/.installed
+	$(DEV)/bin/python -m pytest -m system
+
+check: $(DEV)/.installed
+	$(DEV)/bin/ruff format --check .
+	$(DEV)/bin/ruff check .
+	$(DEV)/bin/mypy app compression loadtests tests
+
+format: $(DEV)/.installed
+	$(DEV)/bin/ruff format .
+	$(DEV)/bin/ruff check --fix .
+
+# make compress TEACHER=my-classifier DATA=reviews.csv
+compress: $(DEV)/.installed
+	@test -n "$(TEACHER)$(BACKBONE)" -a -n "$(DATA)" || \
+	  { echo "usage: make compress TEACHER=DIR_OR_HUB_ID DATA=PATH [OUTPUT=models] (BACKBONE= where there is no teacher yet)"; exit 2; }
+	$(DEV)/bin/bertpress compress $(if $(TEACHER),--teacher $(TEACHER),--backbone $(BACKBONE)) \
+	  --data $(DATA) --output $(or $(OUTPUT),models) $(COMPRESS_FLAGS)
+
+# Real reviews where BERTPRESS_DATA names the folder that holds imdb/, else texts of like lengths.
+bench: $(DEV)/.installed
+	$(DEV)/bin/bertpress benchmark $(if $(BERTPRESS_DATA),--data $(BERTPRESS_DATA)/imdb)
+	$(DEV)/bin/python -m loadtests.http_benchmark
+
+IMAGE ?= bertpress
+docker:
+	docker build -f docker/Dockerfile -t $(IMAGE) .
+
+clean:
+	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
+
+$(SERVE)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
+	$(PYTHON) -m venv $(SERVE)
+	$(SERVE)/bin/python $(PIP) --editable .
+	@touch $@
+
+$(DEV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
+	$(PYTHON) -m venv $(DEV)
+	$(DEV)/bin/python $(PIP) $(TORCH)
+	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,loadtest]'
+	@touch $@
