@@ -119,6 +119,6 @@ def test_a_mistake_is_one_line_and_exit_code_1(
 
 
 def test_every_flag_says_what_it_does() -> None:
-    actions: list[argparse.Action] = open_loop._parser()._actions
+    actions: list[argparse.Action] = open_loop.parser()._actions
 
     assert all(action.help for action in actions)
