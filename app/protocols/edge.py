@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -43,6 +44,14 @@ class Edge:
 
         try:
             await self._app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # The server does this when the grace period is over; the task ends here, answered.
+            if status:
+                raise
+            reply = error_response(
+                503, "closing", "the service shut down before the answer was ready", request_id
+            )
+            await reply(scope, receive, send_with_id)
         except Exception:
             log.exception("request %s failed", request_id)
             if status:

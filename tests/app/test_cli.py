@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 import httpx
 import pytest
@@ -32,7 +33,7 @@ class Server:
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
         self.log: list[str] = []
         self.url = "http://" + self.line_with(r"listening on (\S+)")
-        self.line_with("is loaded: build")
+        self.line_with("ready; resident")
 
     def line_with(self, pattern: str) -> str:
         """Read the log until a line matches; its first group, or all of it."""
@@ -41,6 +42,7 @@ class Server:
             self.log.append(line)
             if found := re.search(pattern, line):
                 return found.group(found.lastindex or 0)
+        self.kill()
         raise AssertionError("".join(self.log))
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> tuple[int, str]:
@@ -50,8 +52,14 @@ class Server:
         rest = self.process.stderr.read()
         return self.process.wait(), rest
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave nothing behind, whatever the test found."""
+        self.kill()
+
     def kill(self) -> None:
-        """Leave nothing behind."""
         assert self.process.stderr is not None
         self.process.kill()
         self.process.wait()
@@ -67,9 +75,8 @@ def slow_repository(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def server(repository: Path) -> Iterator[Server]:
-    server = Server(repository)
-    yield server
-    server.kill()
+    with Server(repository) as server:
+        yield server
 
 
 def test_it_serves_and_leaves_when_told(server: Server) -> None:
@@ -92,9 +99,12 @@ def test_ten_megabytes_are_refused_and_the_service_goes_on(server: Server) -> No
 
 
 def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -> None:
-    server = Server(slow_repository, "--sessions", "1")
     text = "a great film " * 200
-    with ThreadPoolExecutor(8) as pool, httpx.Client(timeout=600) as patient:
+    with (
+        Server(slow_repository, "--sessions", "1") as server,
+        ThreadPoolExecutor(8) as pool,
+        httpx.Client(timeout=600) as patient,
+    ):
         replies = [
             pool.submit(patient.post, f"{server.url}/v1/predict", json={"inputs": [text] * 4})
             for _ in range(8)
@@ -103,7 +113,21 @@ def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -
             pass
         code, rest = server.stop()
         assert [reply.result().status_code for reply in replies] == [200] * 8
-    server.kill()
+    assert code == 0
+    assert "Traceback" not in rest
+
+
+def test_the_grace_period_ends_it_whatever_is_in_flight(slow_repository: Path) -> None:
+    with (
+        Server(slow_repository, "--sessions", "1", "--grace-seconds", "0") as server,
+        ThreadPoolExecutor(1) as pool,
+        httpx.Client(timeout=600) as patient,
+    ):
+        reply = pool.submit(patient.post, f"{server.url}/v1/predict", json={"inputs": ["bad " * 600] * 128})
+        while "bertpress_requests_in_flight 1.0" not in patient.get(f"{server.url}/metrics").text:
+            pass
+        code, rest = server.stop()
+        assert reply.result().json()["error"]["code"] == "closing"
     assert code == 0
     assert "Traceback" not in rest
 

@@ -150,6 +150,10 @@ def test_resident_memory(tmp_path: Path) -> None:
     assert hardware.resident_memory_bytes() > 0
 
 
+def test_memory_can_be_returned_at_any_time() -> None:
+    hardware.return_free_memory()
+
+
 def test_this_machine() -> None:
     machine = hardware.detect()
     assert machine.cores >= 1

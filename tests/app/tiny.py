@@ -29,26 +29,12 @@ from app.artifact import (
 from app.engines import load_engine
 from app.tokenizer import Tokenizer, pad
 
+# fmt: off
 WORDS = [
-    "a",
-    "and",
-    "bad",
-    "boring",
-    "film",
-    "good",
-    "great",
-    "is",
-    "it",
-    "movie",
-    "not",
-    "see",
-    "terrible",
-    "the",
-    "this",
-    "was",
-    "watch",
-    "wonderful",
+    "a", "and", "bad", "boring", "film", "good", "great", "is", "it", "movie", "not", "see", "terrible",
+    "the", "this", "was", "watch", "wonderful",
 ]
+# fmt: on
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,!?'"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 VOCABULARY = [*SPECIAL, *WORDS, *LETTERS, *(f"##{letter}" for letter in LETTERS)]
