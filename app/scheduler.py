@@ -24,7 +24,7 @@ from app.variant import Variant
 log = logging.getLogger(__name__)
 
 # Background work gives way to requests, but a busy service must still be able to load a new version.
-_BACKGROUND_PATIENCE_SECONDS = 0.25
+_BACKGROUND_PATIENCE_SECONDS = 0.1
 
 
 @dataclass(eq=False, frozen=True, slots=True)
