@@ -154,11 +154,11 @@ def _folder_tables(folder: Path, settings: DataSettings) -> dict[str, Table]:
 def _label_names(table: Table) -> tuple[str, ...]:
     """The classes as the data names them; 0 and 1 are negative and positive."""
     found = set(table.labels or ())
-    if found <= {0, 1}:
-        return ("negative", "positive")
-    if all(isinstance(label, int) for label in found):
-        return tuple(f"LABEL_{index}" for index in range(max(int(label) for label in found) + 1))
-    return tuple(sorted(str(label) for label in found))
+    # A CSV file has only strings: its "0" is the 0 of a Parquet file.
+    if not all(isinstance(label, int) or label.isdecimal() for label in found):
+        return tuple(sorted(str(label) for label in found))
+    highest = max((int(label) for label in found), default=0)
+    return ("negative", "positive") if highest < 2 else tuple(f"LABEL_{i}" for i in range(highest + 1))
 
 
 def _split(table: Table, names: tuple[str, ...]) -> Split:
@@ -207,6 +207,8 @@ def _assemble(name: str, names: tuple[str, ...], splits: dict[str, Split], setti
     if validation is None:
         train, validation = _carve_validation(train, settings)
         unlabelled = None if unlabelled is None else _without(unlabelled, [validation])[0]
+    if unlabelled is not None and not unlabelled.texts:
+        unlabelled = None
     _check_classes(train, names)
     report = CleaningReport(
         train_duplicates=duplicates,

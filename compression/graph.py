@@ -18,14 +18,16 @@ from app.errors import ParityError
 from compression.architecture import LayerShape
 
 
-def fuse(source: Path, target: Path, shapes: Sequence[LayerShape], hidden_size: int) -> Counter[str]:
+def fuse(
+    source: Path, target: Path, shapes: Sequence[LayerShape], hidden_size: int, head_size: int
+) -> Counter[str]:
     """Fuse attention, GELU and LayerNorm; returns how many nodes of each operator the graph then has.
 
     Raises:
         ParityError: a layer's attention or feed-forward part was not recognised.
     """
-    heads = max(shape.heads for shape in shapes)
-    # The optimizer logs what it expected of a graph of even shape; what matters is asserted below.
+    # It wants the head count of an unpruned layer, and logs what it expected of one; see _set_head_counts.
+    heads = hidden_size // head_size
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimize_model(str(source), "bert", num_heads=heads, hidden_size=hidden_size, opt_level=0)
     _set_head_counts(fused.model, shapes)

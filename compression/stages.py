@@ -12,7 +12,7 @@ from pathlib import Path
 
 from app.artifact import TokenizerSettings
 from compression import builds, classifier, export, graph
-from compression.architecture import layer_shapes
+from compression.architecture import head_size, layer_shapes
 from compression.batches import Rows
 from compression.builds import CandidateBuild
 from compression.classifier import Classifier
@@ -120,7 +120,9 @@ def export_model(stage: ExportStage, inputs: Sequence[Input], _: Context, folder
         )
         return
     export.to_onnx(model, folder / "unfused.onnx", stage.opset)
-    graph.fuse(folder / "unfused.onnx", folder / "model.onnx", layer_shapes(model), model.config.hidden_size)
+    unfused, fused = folder / "unfused.onnx", folder / "model.onnx"
+    graph.fuse(unfused, fused, layer_shapes(model), model.config.hidden_size, head_size(model))
+    unfused.unlink()
     CandidateBuild("onnx-fp32", "onnx", "fp32", "model.onnx", (), source).write(folder)
 
 

@@ -55,15 +55,8 @@ def read_table(path: Path, text_column: str, label_column: str | None) -> Table:
         raise DataError(
             f"{path} is empty; expected rows with the columns {text_column!r} and {label_column!r}"
         )
-    texts, labels = [], []
-    for number, row in reader(path):
-        texts.append(_text(path, number, row, text_column))
-        if label_column is not None:
-            labels.append(_label(path, number, row, label_column))
-    if not texts:
-        raise DataError(f"{path} has no rows; expected at least one with a column {text_column!r}")
     first = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
-    return Table(str(path), tuple(texts), tuple(labels) if label_column is not None else None, first)
+    return _table(str(path), reader(path), text_column, label_column, first)
 
 
 def read_imdb_folder(folder: Path) -> dict[str, Table]:
@@ -91,7 +84,7 @@ def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]
     """A data set on the hub, by its name, with its splits train, validation, test and unsupervised.
 
     Raises:
-        DataError: `datasets` is not installed, or it finds no such data set.
+        DataError: `datasets` is not installed, it finds no such data set, or a row is not what was expected.
     """
     try:
         from datasets import load_dataset
@@ -102,15 +95,32 @@ def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]
     try:
         found = load_dataset(name)
     except Exception as error:  # datasets raises many kinds
-        raise DataError(f"{name} is neither a path nor a data set on the hub: {error}") from error
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{name} is neither a path nor a data set on the hub: {reason}") from error
     names = {"train": "train", "validation": "validation", "test": "test", "unlabelled": "unsupervised"}
-    tables = {}
-    for part, split in names.items():
-        if split in found:
-            rows = found[split]
-            labels = None if part == "unlabelled" else tuple(rows[label_column])
-            tables[part] = Table(f"{name}[{split}]", tuple(rows[text_column]), labels)
-    return tables
+    return {
+        part: _table(
+            f"{name}[{split}]",
+            enumerate(found[split], start=1),
+            text_column,
+            None if part == "unlabelled" else label_column,
+        )
+        for part, split in names.items()
+        if split in found
+    }
+
+
+def _table(
+    source: str, rows: Iterable[Row], text_column: str, label_column: str | None, first_row: int = 1
+) -> Table:
+    texts, labels = [], []
+    for number, row in rows:
+        texts.append(_text(source, number, row, text_column))
+        if label_column is not None:
+            labels.append(_label(source, number, row, label_column))
+    if not texts:
+        raise DataError(f"{source} has no rows; expected at least one with a column {text_column!r}")
+    return Table(source, tuple(texts), tuple(labels) if label_column is not None else None, first_row)
 
 
 def _texts_in(folder: Path) -> list[str]:
@@ -123,26 +133,26 @@ def _texts_in(folder: Path) -> list[str]:
     return [read(path) for path in sorted(folder.glob("*.txt"))]
 
 
-def _text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
-    value = _cell(path, number, row, column)
+def _text(source: str, number: int, row: dict[str, Any], column: str) -> str:
+    value = _cell(source, number, row, column)
     if not isinstance(value, str):
-        raise DataError(f"{path}, row {number}: column {column!r} holds {value!r:.40}; expected a text")
+        raise DataError(f"{source}, row {number}: column {column!r} holds {value!r:.40}; expected a text")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise DataError(f"{path}, row {number}: column {column!r} is not valid UTF-8; expected UTF-8 text")
+        raise DataError(f"{source}, row {number}: column {column!r} is not valid UTF-8; expected UTF-8 text")
     return value
 
 
-def _label(path: Path, number: int, row: dict[str, Any], column: str) -> Label:
-    value = _cell(path, number, row, column)
+def _label(source: str, number: int, row: dict[str, Any], column: str) -> Label:
+    value = _cell(source, number, row, column)
     if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-        raise DataError(f"{path}, row {number}: column {column!r} holds {value!r:.40}; expected a label")
+        raise DataError(f"{source}, row {number}: column {column!r} holds {value!r:.40}; expected a label")
     return value
 
 
-def _cell(path: Path, number: int, row: dict[str, Any], column: str) -> Any:
+def _cell(source: str, number: int, row: dict[str, Any], column: str) -> Any:
     if column not in row:
         found = ", ".join(str(name)[:40] for name in row)
-        raise DataError(f"{path}, row {number}: no column {column!r}; found: {found}")
+        raise DataError(f"{source}, row {number}: no column {column!r}; found: {found}")
     return row[column]
 
 
@@ -165,7 +175,7 @@ def _delimited_rows(delimiter: str) -> Callable[[Path], Iterator[Row]]:
                 yield from enumerate((dict(row) for row in reader), start=2)
             except csv.Error as error:
                 raise DataError(
-                    f"{path}, line {reader.line_num}: {error}; expected quoted {delimiter!r}-separated text"
+                    f"{path}, line {reader.reader.line_num}: {error}; expected quoted {delimiter!r}-separated text"
                 ) from error
 
     return rows
