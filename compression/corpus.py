@@ -19,7 +19,8 @@ from app.tokenizer import Tokenizer, truncate
 from compression.data import Split
 
 _CHUNK = 1024
-_UNTRUNCATED = TokenizerSettings(max_tokens=8192, truncation="head", head_tokens=8191, pad_token_id=0)
+# Both ends of a text, so that every head and every tail of up to 4096 ids can be cut from what is kept.
+_UNTRUNCATED = TokenizerSettings(max_tokens=8192, truncation="head+tail", head_tokens=4096, pad_token_id=0)
 
 
 @dataclass(frozen=True)

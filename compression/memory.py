@@ -42,17 +42,22 @@ class PeakResident:
             self.peak_bytes = max(self.peak_bytes, resident_memory_bytes())
 
 
-def fitting_budget(run: Callable[[int], int], budget: int, available_bytes: int) -> int:
+def fitting_budget(run: Callable[[int], int], budget: int, unit: int, available_bytes: int) -> int:
     """Largest micro-batch, in tokens, at most `budget`, that is predicted to fit.
 
-    `run(tokens)` computes a micro-batch of about so many tokens and returns the bytes it took at its peak.
-    Two sizes give a straight line: what a step takes at all, and what each token adds.
+    `run(tokens)` computes a micro-batch of so many tokens, a multiple of `unit` (one row of the longest),
+    and returns the bytes held at its peak above what was held before the first. Two sizes give a straight
+    line: what a step takes at all, and what each token adds. One row is always tried, so where the budget
+    holds no two there is nothing to find out.
     """
-    small, large = max(1, budget // 16), max(2, budget // 8)
+    small = max(1, budget // 16 // unit) * unit
+    large = max(2, budget // 8 // unit) * unit
+    if large > budget:
+        return budget
     low, high = run(small), run(large)
     bytes_per_token = max(0.0, (high - low) / (large - small))
     fixed = max(0.0, low - bytes_per_token * small)
-    while budget > 1 and fixed + bytes_per_token * budget > available_bytes:
+    while budget // 2 >= unit and fixed + bytes_per_token * budget > available_bytes:
         budget //= 2
     return budget
 

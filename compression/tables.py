@@ -174,8 +174,9 @@ def _delimited_rows(delimiter: str) -> Callable[[Path], Iterator[Row]]:
                 # The header is row 1, as a spreadsheet counts.
                 yield from enumerate((dict(row) for row in reader), start=2)
             except csv.Error as error:
+                line = reader.reader.line_num
                 raise DataError(
-                    f"{path}, line {reader.reader.line_num}: {error}; expected quoted {delimiter!r}-separated text"
+                    f"{path}, line {line}: {error}; expected quoted {delimiter!r}-separated text"
                 ) from error
 
     return rows

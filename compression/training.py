@@ -26,6 +26,7 @@ from torch import nn
 from transformers import PreTrainedModel, get_scheduler
 
 from app.errors import TrainingError
+from app.hardware import resident_memory_bytes
 from compression.batches import Batch, Rows, by_token_budget, plan_epoch
 from compression.evaluation import Scores, score
 from compression.memory import Heartbeat, PeakResident, available_bytes, died_of_memory, fitting_budget
@@ -211,19 +212,21 @@ class _Run:
     def _probed_budget(self) -> int:
         """The micro-batch that fits this machine, tried on the longest rows."""
         longest = sorted(range(len(self.rows)), key=lambda row: -int(self.rows.lengths[row]))
+        unit = int(self.rows.lengths[longest[0]])
+        # Freed memory stays with the process, so every peak is counted from before the first trial.
+        before, available = resident_memory_bytes(), available_bytes()
 
         def peak_of(tokens: int) -> int:
-            count = max(1, tokens // int(self.rows.lengths[longest[0]]))
             with PeakResident() as peak:
-                before = peak.peak_bytes
-                self._backward(longest[:count], scale=1.0)
+                self._backward(longest[: tokens // unit], scale=1.0)
             self.optimizer.zero_grad()
             return peak.peak_bytes - before
 
         state = torch.get_rng_state()
         self.model.train()
-        budget = fitting_budget(peak_of, self.progress.micro_batch_tokens, available_bytes())
+        budget = fitting_budget(peak_of, self.progress.micro_batch_tokens, unit, available)
         torch.set_rng_state(state)
+        self.progress.tokens = 0
         return budget
 
     def _epoch(self) -> None:
