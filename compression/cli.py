@@ -12,10 +12,13 @@ from app.errors import BertpressError
 
 _NEEDED = ("accelerate", "onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "torch", "transformers")
 
+# A log has no width of its own; the summary table needs this much.
+_LOG_WIDTH = 150
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         print(  # noqa: T201
@@ -33,14 +36,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bertpress", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+def parser() -> argparse.ArgumentParser:
+    """The options of every command."""
+    options = argparse.ArgumentParser(prog="bertpress", description=__doc__)
+    commands = options.add_subparsers(required=True, metavar="COMMAND")
     _add_compress(commands.add_parser("compress", help="from a classifier to published, verified variants"))
     _add_benchmark(
         commands.add_parser("benchmark", help="variants beside BERT-base and a linear model, in one run")
     )
-    return parser
+    return options
 
 
 def _add_compress(parser: argparse.ArgumentParser) -> None:
@@ -146,6 +150,8 @@ def _compress(options: argparse.Namespace) -> int:
         work=options.work,
     )
     output = Console()
+    if not output.is_terminal:
+        output = Console(width=_LOG_WIDTH)
     with console.reports(output) as report:
         outcome = pipeline.run(request, report)
     output.print(console.data_line(outcome.dataset), highlight=False)

@@ -58,7 +58,7 @@ def _log_lines(console: Console, title: str) -> Report:
         nonlocal told
         if done >= total or time.monotonic() - told >= _LOG_EVERY_SECONDS:
             told = time.monotonic()
-            console.print(f"{title}: {done}/{total} {note}", highlight=False, markup=False)
+            console.print(f"{title}: {done}/{total} {note}", highlight=False, markup=False, soft_wrap=True)
 
     return report
 

@@ -35,8 +35,7 @@ def _front(manifest: Manifest) -> str:
             "",
             f"# {manifest.name}, version {manifest.version}",
             "",
-            manifest.description,
-            "",
+            *([manifest.description, ""] if manifest.description else []),
             f"Labels: {', '.join(manifest.labels)}. Reads at most {reads}.",
             f"{shape.layers} layers of hidden size {shape.hidden_size}, attention heads per layer {heads}, "
             f"FFN widths {widths}, {shape.parameters:,} parameters before quantization.",
@@ -99,7 +98,7 @@ def _builds(manifest: Manifest) -> str:
     lines = [
         "## Builds",
         "",
-        "| build | file | size | needs | labels changed by int8 | answers move with batch-mates |",
+        "| build | file | size | needs | labels changed against PyTorch fp32 | answers move with batch-mates |",
         "|---|---|---|---|---|---|",
     ]
     for build in manifest.builds:

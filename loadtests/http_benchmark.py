@@ -66,10 +66,12 @@ def _drive(url: str, model: str, lines: list[str], duration_seconds: float) -> t
 
 
 @contextlib.contextmanager
-def service(models: Path, names: Sequence[str]) -> Iterator[str]:
+def service(models: Path, names: Sequence[str], admin_token: str | None = None) -> Iterator[str]:
     """A ready `bertpress-serve` on a free port of this machine, with all the named models loaded."""
-    port = _unused_port()
+    port = unused_port()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTPRESS_")}
+    if admin_token is not None:
+        kept["BERTPRESS_ADMIN_TOKEN"] = admin_token
     with tempfile.TemporaryDirectory() as scratch:
         state = str(Path(scratch) / "promoted.json")
         flags = ["--models", str(models), "--port", str(port), "--state", state, "--preload", ",".join(names)]
@@ -99,7 +101,8 @@ def _wait_until_ready(url: str, names: Sequence[str], process: subprocess.Popen[
     raise SettingsError(f"the service was not ready within {START_SECONDS:g} s")
 
 
-def _unused_port() -> int:
+def unused_port() -> int:
+    """A port of the loopback interface on which nothing listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
