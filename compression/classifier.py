@@ -6,6 +6,7 @@ model carries its shapes in `config.json` under `bertpress_layer_shapes` and is 
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -25,6 +26,7 @@ from app.errors import CompressionError, UnsupportedModelError
 from compression.architecture import LayerShape, family_of, layer_shapes, reshape
 
 SHAPES_KEY = "bertpress_layer_shapes"
+WEIGHTS_FILE = "model.safetensors"
 
 
 @dataclass
@@ -60,8 +62,9 @@ def load(source: str, *, label_names: tuple[str, ...] | None = None) -> Classifi
     With `label_names` the source may be a bare backbone: it gets a fresh classification layer.
 
     Raises:
-        UnsupportedModelError: not a model, or not of a supported family.
-        CompressionError: a classifier was expected and the source is a bare backbone.
+        UnsupportedModelError: not a model, not of a supported family, or a bare backbone where a
+            classifier was expected.
+        CompressionError: the weights are not those of the model that config.json describes.
     """
     config = _config(source)
     family_of(config)
@@ -74,56 +77,80 @@ def load(source: str, *, label_names: tuple[str, ...] | None = None) -> Classifi
         config.num_labels = len(label_names)
         config.id2label = dict(enumerate(label_names))
         config.label2id = {name: index for index, name in enumerate(label_names)}
-    model = _model(source, config)
+    model = _model(source, config, fresh_head=label_names is not None)
+    model.train(False)
     return Classifier(model, _tokenizer(source))
 
 
 def save(classifier: Classifier, folder: Path) -> None:
-    """Write the model and its tokenizer into a folder that `load` opens again."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write the model and its tokenizer into a folder that `load` opens again.
+
+    The weights appear last: where they stand, the folder is complete.
+    """
+    partial = folder / "classifier.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
     shapes = layer_shapes(classifier.model)
     setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
-    classifier.model.save_pretrained(folder)
-    classifier.tokenizer.save_pretrained(folder)
+    classifier.model.save_pretrained(partial)
+    classifier.tokenizer.save_pretrained(partial)
+    for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
+        path.replace(folder / path.name)
+    partial.rmdir()
 
 
 def _config(source: str) -> PretrainedConfig:
     try:
         return cast(PretrainedConfig, AutoConfig.from_pretrained(source, attn_implementation="eager"))
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UnsupportedModelError(f"{source} is neither a model folder nor a hub id: {reason}") from error
+        raise UnsupportedModelError(
+            f"{source} is neither a model folder nor a hub id: {_first_line(error)}"
+        ) from error
 
 
 def _is_classifier(architectures: list[str] | None) -> bool:
     return any(name.endswith("ForSequenceClassification") for name in architectures or [])
 
 
-def _model(source: str, config: PretrainedConfig) -> PreTrainedModel:
+def _model(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTrainedModel:
     shapes = getattr(config, SHAPES_KEY, None)
     if shapes is None:
-        loaded = AutoModelForSequenceClassification.from_pretrained(
-            source, config=config, attn_implementation="eager"
-        )
-        return cast(PreTrainedModel, loaded)
+        return _pretrained(source, config, fresh_head)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
         config, attn_implementation="eager"
     )
     reshape(model, tuple(LayerShape(heads, ffn_width) for heads, ffn_width in shapes))
     try:
-        model.load_state_dict(load_file(Path(source) / "model.safetensors"))
+        model.load_state_dict(load_file(Path(source) / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise CompressionError(
-            f"{source}/model.safetensors does not hold the model its config.json describes: {error}"
+            f"{source}/{WEIGHTS_FILE} does not hold the model its config.json describes: {_first_line(error)}"
         ) from error
     return model
 
 
+def _pretrained(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTrainedModel:
+    try:
+        loaded = AutoModelForSequenceClassification.from_pretrained(
+            source, config=config, attn_implementation="eager", ignore_mismatched_sizes=fresh_head
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UnsupportedModelError(f"{source} has no weights to load: {_first_line(error)}") from error
+    return cast(PreTrainedModel, loaded)
+
+
 def _tokenizer(source: str) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UnsupportedModelError(f"{source} has no tokenizer to load: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"{source} has no fast tokenizer (tokenizer.json); convert it first")
     # The length a backbone was shipped with is not ours: the manifest's tokenizer settings decide.
     tokenizer.backend_tokenizer.no_truncation()
     tokenizer.backend_tokenizer.no_padding()
     return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -69,6 +69,10 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
     results = {TEACHER: context.teacher}
     published, refused = [], []
     for stage in request.recipe.stages:
+        missing = [name for name in stage.inputs if name not in results]
+        if missing:
+            refused.append(f"{stage.name}: not made, because {missing[0]} was refused")
+            continue
         inputs = [results[name] for name in stage.inputs]
         try:
             results[stage.name], outcome = _run_stage(stage, inputs, context)
@@ -178,7 +182,9 @@ def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:
             "seconds": round(time.monotonic() - started, 1),
             "version": None if produced is None else f"{produced.parent.name}/{produced.name}",
         }
-        (folder / _DONE).write_text(json.dumps(state, indent=2), encoding="utf-8")
+        partial = folder / f"{_DONE}.partial"
+        partial.write_text(json.dumps(state, indent=2), encoding="utf-8")
+        partial.replace(folder / _DONE)
     return Input(folder, key)
 
 

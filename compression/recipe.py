@@ -42,6 +42,12 @@ class TextSettings(_Settings):
             return self.max_tokens - 1
         return self.head_tokens or self.max_tokens // 4
 
+    @model_validator(mode="after")
+    def _tail_is_not_empty(self) -> TextSettings:
+        if self.head >= self.max_tokens:
+            raise ValueError(f"head_tokens must lie below max_tokens ({self.max_tokens}), got {self.head}")
+        return self
+
 
 class _Stage(_Settings):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
@@ -203,14 +209,21 @@ def with_torchscript(recipe: Recipe) -> Recipe:
 
 
 def named(recipe: Recipe, prefix: str | None) -> Recipe:
-    """The same recipe publishing `prefix-model` instead of `model`."""
+    """The same recipe publishing `prefix-model` instead of `model`.
+
+    Raises:
+        RecipeError: the prefix does not make a model name.
+    """
     if prefix is None:
         return recipe
     stages = [
         stage.model_copy(update={"model": f"{prefix}-{stage.model}"}) if stage.kind == "publish" else stage
         for stage in recipe.stages
     ]
-    return Recipe.model_validate(recipe.model_dump() | {"stages": [stage.model_dump() for stage in stages]})
+    try:
+        return Recipe.model_validate(recipe.model_dump() | {"stages": [s.model_dump() for s in stages]})
+    except ValidationError as error:
+        raise RecipeError(f"--name {prefix[:100]!r}: {_first_problem(error)}") from error
 
 
 def load(source: str | None) -> Recipe:
@@ -224,7 +237,10 @@ def load(source: str | None) -> Recipe:
     if path.suffix == ".toml":
         if not path.is_file():
             raise RecipeError(f"{path} does not exist")
-        return parse(path.read_text(encoding="utf-8"), str(path))
+        try:
+            return parse(path.read_text(encoding="utf-8"), str(path))
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8 text") from error
     shipped = resources.files("compression") / "recipes"
     names = sorted(
         entry.name.removesuffix(".toml") for entry in shipped.iterdir() if entry.name.endswith(".toml")

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from app.artifact import TokenizerSettings
 from compression import builds, classifier, export, graph
 from compression.architecture import head_size, layer_shapes
@@ -98,7 +100,7 @@ def prune(stage: PruneStage, inputs: Sequence[Input], context: Context, folder: 
     heads, neurons = sum(shape.heads for shape in shapes), sum(shape.ffn_width for shape in shapes)
     for step in range(1, stage.steps + 1):
         step_folder = folder / f"step-{step}"
-        if not (step_folder / "model.safetensors").is_file():
+        if not (step_folder / classifier.WEIGHTS_FILE).is_file():
             share = step / stage.steps
             kept = (round(heads * (1 - stage.heads * share)), round(neurons * (1 - stage.ffn * share)))
             _remove_least_important(model, kept, stage.importance_rows, context)
@@ -149,7 +151,7 @@ def _distil(
     title: str,
 ) -> None:
     rows = Rows(*_training_corpora(context, distillation.unlabelled_rows))
-    taught_by = classifier.load(str(teacher.folder)).model
+    taught_by = classifier.load(str(teacher.folder)).model.to(_device())
     report = context.report(f"{title}: teacher's logits")
     classes, cache = len(student.labels), context.work / "logits"
     logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)
@@ -157,6 +159,11 @@ def _distil(
     objective = DistillationObjective(distillation, logits, taught_by, layers)
     validation = Rows(context.corpora.validation)
     train(student.model, objective, rows, validation, training, folder / "training", context.report(title))
+
+
+def _device() -> str:
+    """Where the teacher answers: beside the student, which accelerate puts there."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _training_corpora(context: Context, unlabelled_rows: int) -> list[Corpus]:

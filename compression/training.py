@@ -196,7 +196,9 @@ class _Run:
         identity = {"settings": self.settings.model_dump(mode="json"), "rows": self.rows.fingerprint}
         path = self.folder / "run.json"
         if not path.is_file():
-            path.write_text(json.dumps(identity), encoding="utf-8")
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(identity), encoding="utf-8")
+            partial.replace(path)
         elif json.loads(path.read_text(encoding="utf-8")) != identity:
             raise TrainingError(f"{self.folder} holds another training run; remove it or give another folder")
 

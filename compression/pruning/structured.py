@@ -139,11 +139,12 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
 def _largest(scores: list[torch.Tensor], count: int, minimum: int, multiple: int) -> list[list[int]]:
     """Per layer the kept indices: the largest normalised scores overall, counts rounded to `multiple`."""
     normalised = [score / score.norm().clamp_min(1e-12) for score in scores]
-    threshold = torch.cat(normalised).topk(count).values[-1]
+    threshold = torch.cat(normalised).topk(max(1, count)).values[-1]
     kept = []
     for score in normalised:
         wanted = int((score >= threshold).sum())
-        rounded = max(minimum, round(wanted / multiple) * multiple)
+        all_of_it = wanted == len(score)
+        rounded = wanted if all_of_it else max(minimum, round(wanted / multiple) * multiple)
         kept.append(sorted(score.topk(min(rounded, len(score))).indices.tolist()))
     return kept
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -26,8 +27,7 @@ def quantize(source: Path, target: Path, *, reduced_range: bool, keep_fp32: Sequ
     kept = [
         node.name for node in onnx.load(source).graph.node if any(part in node.name for part in keep_fp32)
     ]
-    logging.getLogger().setLevel(logging.ERROR)  # it advises shape inference, which fused graphs do not allow
-    with tempfile.TemporaryDirectory() as scratch:
+    with _without_advice(), tempfile.TemporaryDirectory() as scratch:
         multiplied = Path(scratch) / "multiplied.onnx"
         quantize_dynamic(
             source,
@@ -43,6 +43,19 @@ def quantize(source: Path, target: Path, *, reduced_range: bool, keep_fp32: Sequ
             multiplied,
             target,
             op_types_to_quantize=_LOOKED_UP,
+            nodes_to_exclude=kept,
             weight_type=QuantType.QUInt8,
             extra_options=options,
         )
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """onnxruntime advises shape inference on the root logger; fused graphs do not allow it."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
