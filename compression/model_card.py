@@ -98,7 +98,7 @@ def _builds(manifest: Manifest) -> str:
     lines = [
         "## Builds",
         "",
-        "| build | file | size | needs | labels changed against PyTorch fp32 | answers move with batch-mates |",
+        "| build | file | size | needs | labels changed, PyTorch fp32 | answers move with batch-mates |",
         "|---|---|---|---|---|---|",
     ]
     for build in manifest.builds:

@@ -110,6 +110,8 @@ def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path
     staged.mkdir(parents=True)
     source.tokenizer.model_max_length = context.text.max_tokens
     source.tokenizer.save_pretrained(staged)
+    # The same tokenizer without the line breaks and spaces that make a third of the file.
+    source.tokenizer.backend_tokenizer.save(str(staged / artifact.TOKENIZER_FILE), pretty=False)
     source.model.config.save_pretrained(staged)
     return {path.name: path for path in staged.iterdir()}
 

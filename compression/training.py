@@ -49,7 +49,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(default=2, ge=1)
+    epochs: int | float = Field(default=2, gt=0)
     rows_per_step: int = Field(default=32, ge=1)
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=6e-5, gt=0)
@@ -149,7 +149,7 @@ class _Run:
         optimizer = torch.optim.AdamW(
             _parameter_groups(model, settings), lr=settings.learning_rate, fused=True
         )
-        total = self.steps_per_epoch * settings.epochs
+        total = self.total_steps = math.ceil(self.steps_per_epoch * settings.epochs)
         schedule = get_scheduler(settings.schedule, optimizer, int(settings.warmup_fraction * total), total)
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
         budget = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[self.accelerator.device.type]
@@ -234,6 +234,8 @@ class _Run:
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
         plan = plan_epoch(self.rows.lengths, self.settings.rows_per_step, self.settings.seed, progress.epoch)
+        left = self.total_steps - progress.epoch * self.steps_per_epoch
+        plan = plan[:left]  # the last epoch may be a part of one
         due = _evaluation_steps(len(plan), self.settings.evaluations_per_epoch)
         self.model.train()
         for rows in plan[progress.step :]:
@@ -353,7 +355,7 @@ class _Run:
         speed = progress.tokens / max(progress.seconds, 1e-9)
         self.report(
             done,
-            self.steps_per_epoch * self.settings.epochs,
+            self.total_steps,
             f"loss {loss:.4f}{accuracy}, {speed:,.0f} tokens/s",
         )
 
