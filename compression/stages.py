@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from app.artifact import TokenizerSettings
 from compression import builds, classifier, export, graph
@@ -151,7 +152,8 @@ def _distil(
     title: str,
 ) -> None:
     rows = Rows(*_training_corpora(context, distillation.unlabelled_rows))
-    taught_by = classifier.load(str(teacher.folder)).model.to(_device())
+    taught_by = classifier.load(str(teacher.folder)).model
+    nn.Module.to(taught_by, _device())
     report = context.report(f"{title}: teacher's logits")
     classes, cache = len(student.labels), context.work / "logits"
     logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)

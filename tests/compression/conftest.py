@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import gc
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
 from compression.classifier import Classifier, save
-from tests.compression.tiny import made_up_reviews, tiny_classifier
+from tests.compression.exported import Export, export
+from tests.compression.finished import Finished, finish
+from tests.compression.tiny import tiny_classifier, write_data
+
+
+@pytest.fixture(autouse=True, scope="session")
+def nothing_old_to_collect() -> None:
+    """Every training ends with a garbage collection, which would look through all of torch each time."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +47,20 @@ def teacher_folder(tiny: Classifier, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Export:
+    """`exported(family, uneven)`: made once, so nobody may change its files."""
+    return cache(lambda family, uneven: export(family, uneven, tmp_path_factory.mktemp(family)))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A whole run of the pipeline, made once; `moved` gives a copy that may be changed."""
+    torch.set_num_threads(1)
+    return finish(tmp_path_factory.mktemp("finished"))
+
+
 @pytest.fixture
 def data_folder(tmp_path: Path) -> Path:
     """The made-up reviews as JSON lines: train, test and unsupervised."""
     return write_data(tmp_path / "reviews")
-
-
-def write_data(folder: Path) -> Path:
-    """480 made-up reviews to train on, 160 to test on, 160 without labels."""
-    folder.mkdir()
-    reviews = made_up_reviews()
-    parts = {"train": reviews[:480], "test": reviews[480:640], "unsupervised": reviews[640:800]}
-    for name, rows in parts.items():
-        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
-        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    return folder

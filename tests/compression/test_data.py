@@ -12,6 +12,7 @@ import pytest
 from app.errors import DataError
 from compression import data
 from compression.data import DataSettings, Split, clean, load, stratified_split, with_label_names
+from compression.tables import Table
 from tests.compression.test_tables import imdb_folder
 
 SETTINGS = DataSettings()
@@ -134,7 +135,7 @@ def test_the_imdb_folder(tmp_path: Path) -> None:
 
 
 def test_a_name_is_looked_up_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = data.Table("made/up[train]", tuple(t for t, _ in numbered(20)), tuple(n for _, n in numbered(20)))
+    table = Table("made/up[train]", tuple(t for t, _ in numbered(20)), tuple(n for _, n in numbered(20)))
     monkeypatch.setattr(data, "read_hub", lambda *_: {"train": table})
     assert load("made/up", SETTINGS).name == "up"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -180,3 +181,14 @@ def logits(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     model.eval()
     answer: torch.Tensor = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
     return answer
+
+
+def write_data(folder: Path) -> Path:
+    """480 made-up reviews to train on, 160 to test on, 160 without labels."""
+    folder.mkdir()
+    reviews = made_up_reviews()
+    parts = {"train": reviews[:480], "test": reviews[480:640], "unsupervised": reviews[640:800]}
+    for name, rows in parts.items():
+        lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    return folder

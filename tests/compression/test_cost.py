@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from app.errors import CompressionError
+from app.hardware import cpu_model, usable_cores
+from compression import baseline, cost, model_card, ngram, peak_memory
+from compression.builds import CandidateBuild, read
+from tests.compression.exported import Export
+from tests.compression.finished import cheap_baseline, small_bert
+from tests.compression.tiny import made_up_reviews
+
+
+def test_the_baseline_is_bert_base() -> None:
+    with torch.device("meta"):  # the shapes without the memory
+        model = baseline.bert_base()
+    assert sum(parameter.numel() for parameter in model.parameters()) == 109_483_778
+    assert baseline.size_bytes(model) == model_card._BASELINE_BYTES == 437_935_112
+
+
+def test_a_predictor_runs_the_model_on_so_many_threads() -> None:
+    model = small_bert()
+    input_ids = np.random.default_rng(0).integers(5, 100, (2, 9))
+    found = baseline.predictor(model, 1)(input_ids, np.ones_like(input_ids))
+    assert torch.get_num_threads() == 1
+    with torch.no_grad():
+        expected = model(torch.from_numpy(input_ids)).logits
+    assert isinstance(found, torch.Tensor)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("max_tokens", "lengths"), [(16, [16]), (100, [32]), (512, [32, 128, 256, 512])])
+def test_lengths_up_to_what_the_model_reads(
+    max_tokens: int, lengths: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        def logits(self, input_ids: object, attention_mask: object) -> None:
+            pass
+
+        def close(self) -> None:
+            pass
+
+    build = CandidateBuild("onnx-int8", "onnx", "int8", "model.onnx", (), tmp_path)
+    with cheap_baseline():
+        ours, theirs = cost.measure(build, tmp_path / "model.onnx", Engine(), max_tokens)  # type: ignore[arg-type]
+    assert (ours.build, theirs.build) == ("onnx-int8", baseline.NAME)
+    for found in (ours, theirs):
+        assert [point.tokens for point in found.latency] == lengths
+        assert (found.cpu, found.threads) == (cpu_model(), usable_cores())
+
+
+def test_memory_is_measured_in_a_process_of_its_own(exported: Export) -> None:
+    path = exported("bert", False).fused
+    peak = peak_memory.measure("onnx", path, tokens=12, threads=1)
+    assert 20e6 < peak < 500e6  # without torch and this process in it
+
+
+def test_memory_of_the_linear_model(tmp_path: Path) -> None:
+    texts, labels = zip(*made_up_reviews()[:100], strict=True)
+    ngram.fit(texts, labels, buckets=1 << 10).save(tmp_path / "ngram.npy")
+    assert 20e6 < peak_memory.measure(peak_memory.NGRAM, tmp_path / "ngram.npy", tokens=12, threads=1) < 1e9
+
+
+def test_memory_that_cannot_be_measured(tmp_path: Path) -> None:
+    with pytest.raises(CompressionError, match=r"memory could not be measured: .*absent\.onnx"):
+        peak_memory.measure("onnx", tmp_path / "absent.onnx", tokens=12, threads=1)
+
+
+def test_a_build_is_described_beside_its_file(tmp_path: Path) -> None:
+    build = CandidateBuild("onnx-int8", "onnx", "int8", "model.onnx", ("vnni",), tmp_path / "model")
+    build.write(tmp_path)
+    assert read(tmp_path) == build

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from transformers import AutoConfig, AutoTokenizer
+
+from app import artifact
+from app.engines import load_engine
+from app.tokenizer import Tokenizer
+from compression import classifier, model_card
+from compression.architecture import describe
+from compression.evaluation import accuracy_interval
+from compression.publish import PROBE_TEXTS
+from tests.compression.finished import Finished
+
+MODELS = ("small", "whole")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_version_reads_and_verifies(model: str, finished: Finished) -> None:
+    folder = finished.folder(model)
+    manifest = artifact.read(folder)
+    artifact.verify(folder, manifest)
+    assert manifest == finished.manifest(model)
+    stored = {entry.file for entry in manifest.stored_files} | {artifact.MANIFEST_FILE}
+    assert {path.name for path in folder.iterdir()} == stored
+    assert {"config.json", "tokenizer.json", "README.md"} <= stored
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_build_gives_its_probes(model: str, finished: Finished) -> None:
+    folder, manifest = finished.folder(model), finished.manifest(model)
+    tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
+    assert [probe.text for probe in manifest.probes] == list(PROBE_TEXTS)
+    for build in manifest.builds:
+        engine = load_engine(build.engine, folder / build.file, 1)
+        for probe in manifest.probes:
+            input_ids = tokenizer.encode(probe.text).input_ids[None, :]
+            logits = engine.logits(input_ids, np.ones_like(input_ids))[0]
+            assert np.abs(logits - probe.logits[build.name]).max() <= build.probe_tolerance
+
+
+def test_the_builds_are_those_of_the_recipe(finished: Finished) -> None:
+    builds = {build.name: build for build in finished.manifest("small").builds}
+    assert list(builds) == ["onnx-int8-reduced", "onnx-int8", "onnx-fp32", "torchscript-fp32"]
+    assert [build.needs for build in builds.values()] == [(), ("vnni",), (), ()]
+    assert [build.precision for build in builds.values()] == ["int8", "int8", "fp32", "fp32"]
+    assert len({build.file for build in builds.values()}) == 4
+    for name in ("onnx-fp32", "torchscript-fp32"):
+        assert builds[name].batch_invariant
+        assert builds[name].parity is not None
+        assert builds[name].parity.max_logit_difference < 1e-3
+        assert builds[name].parity.label_flip_rate == 0
+    for build in builds.values():
+        assert build.batch_variance is not None
+        assert build.batch_variance.texts == len(finished.outcome.dataset.validation)
+        assert build.parity is not None
+        assert build.parity.limit_note == "the texts are made up and few"
+        assert build.parity.dataset == "reviews validation"
+    assert builds["onnx-int8"].bytes < builds["onnx-fp32"].bytes
+
+
+def test_the_manifest_states_the_uneven_shapes(finished: Finished) -> None:
+    shape = finished.manifest("small").architecture
+    assert (shape.family, shape.layers, shape.hidden_size, shape.vocabulary) == ("bert", 2, 32, 160)
+    assert shape.attention_heads[0] != shape.attention_heads[1]
+    assert sum(shape.attention_heads) == 5
+    assert all(width % 32 == 0 for width in shape.ffn_width)
+    assert 64 <= sum(shape.ffn_width) < 256
+    stage = next((finished.request.work / "stages").glob("pruned-*"))
+    assert describe(classifier.load(str(stage)).model) == shape
+    described = json.loads((finished.folder("small") / "config.json").read_text())
+    pairs = zip(shape.attention_heads, shape.ffn_width, strict=True)
+    assert described[classifier.SHAPES_KEY] == [list(pair) for pair in pairs]
+    assert finished.manifest("whole").architecture.attention_heads == (4, 4, 4)
+
+
+def test_quality_is_judged_on_the_test_part(finished: Finished) -> None:
+    (quality,) = finished.manifest("small").quality
+    assert (quality.dataset, quality.split, quality.n) == ("reviews", "test", 160)
+    assert quality.build == "onnx-int8-reduced"
+    assert quality.accuracy_interval_95 == pytest.approx(accuracy_interval(quality.accuracy, 160))
+    assert quality.teacher_accuracy is not None
+    assert quality.teacher_accuracy > 0.9
+    assert quality.retention == pytest.approx(quality.accuracy / quality.teacher_accuracy)
+    (whole,) = finished.manifest("whole").quality
+    assert whole.accuracy == whole.teacher_accuracy
+    assert (whole.retention, whole.label_flip_rate) == (1.0, 0.0)
+
+
+def test_quality_is_what_the_build_answers(finished: Finished) -> None:
+    """The slow way: every text through the artifact alone."""
+    folder, manifest = finished.folder("small"), finished.manifest("small")
+    tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
+    build = manifest.builds[0]
+    engine = load_engine(build.engine, folder / build.file, 1)
+    test = finished.outcome.dataset.test
+    assert test is not None
+    right = 0
+    for text, label in zip(test.texts, test.labels or (), strict=True):
+        input_ids = tokenizer.encode(text).input_ids[None, :]
+        right += int(engine.logits(input_ids, np.ones_like(input_ids))[0].argmax() == label)
+    assert manifest.quality[0].accuracy == pytest.approx(right / 160, abs=0.01)
+
+
+def test_cost_stands_beside_the_baseline_with_its_machine(finished: Finished) -> None:
+    ours, baseline = finished.manifest("small").cost
+    assert (ours.build, baseline.build) == ("onnx-int8-reduced", "BERT-base, PyTorch fp32")
+    assert [point.tokens for point in ours.latency] == [point.tokens for point in baseline.latency] == [16]
+    for cost in (ours, baseline):
+        assert all(point.rows == 1 and 0 < point.median_ms <= point.p90_ms for point in cost.latency)
+        assert cost.cpu
+        assert cost.threads >= 1
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d", cost.measured_on)
+        assert cost.peak_resident_bytes == 123_000_000
+    assert ours.runtime.startswith("onnxruntime ")
+    assert baseline.runtime.startswith("torch ")
+
+
+def test_provenance_is_enough_and_names_no_path(finished: Finished) -> None:
+    for model in MODELS:
+        origin = finished.manifest(model).provenance
+        assert (origin.teacher, origin.recipe, origin.data) == ("backbone", "tiny", "reviews")
+        assert origin.recipe_sha256 == finished.request.recipe.sha256
+        assert origin.data_fingerprint == finished.outcome.dataset.fingerprint
+        assert {"torch", "transformers", "onnxruntime"} <= set(origin.libraries)
+        assert origin.code_revision is None or re.fullmatch("[0-9a-f]{12}", origin.code_revision)
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", origin.created_at)
+        for name in ("manifest.json", "README.md", "config.json", "tokenizer_config.json"):
+            body = (finished.folder(model) / name).read_text(encoding="utf-8")
+            assert str(finished.request.work.parent) not in body, name
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_transformers_opens_the_folder_as_it_is(model: str, finished: Finished) -> None:
+    folder = finished.folder(model)
+    config = AutoConfig.from_pretrained(folder)
+    assert config.model_type == "bert"
+    assert config.id2label == {0: "negative", 1: "positive"}
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.model_max_length == 16
+    text = "i found the film dull"
+    ours = Tokenizer(folder / artifact.TOKENIZER_FILE, finished.manifest(model).tokenizer)
+    assert tokenizer(text)["input_ids"] == ours.encode(text).input_ids.tolist()
+
+
+def test_the_tokenizer_cuts_as_the_recipe_says(finished: Finished) -> None:
+    settings = finished.manifest("small").tokenizer
+    assert (settings.max_tokens, settings.truncation, settings.head_tokens) == (16, "head+tail", 4)
+
+
+def test_the_card_tells_what_the_manifest_says(finished: Finished) -> None:
+    manifest = finished.manifest("small")
+    card = (finished.folder("small") / "README.md").read_text(encoding="utf-8")
+    assert card == model_card.text(manifest)
+    for said in (
+        "# small, version 1",
+        "Two layers, pruned.",
+        "Labels: negative, positive.",
+        f"attention heads per layer {', '.join(map(str, manifest.architecture.attention_heads))}",
+        f"{manifest.quality[0].accuracy:.2%}",
+        f"{manifest.quality[0].teacher_accuracy:.2%}",
+        "BERT-base, PyTorch fp32",
+        "| 16 tokens |",
+        "123 MB",
+        "any CPU",
+        "vnni",
+        f"code {manifest.provenance.code_revision or 'not from a checkout'}",
+    ):
+        assert said in card, said
+    for line in card.splitlines():
+        assert "None" not in line
+
+
+def tables(card: str) -> list[list[str]]:
+    found: list[list[str]] = [[]]
+    for line in card.splitlines():
+        if line.startswith("|"):
+            found[-1].append(line)
+        elif found[-1]:
+            found.append([])
+    return [table for table in found if table]
+
+
+def test_the_cards_tables_are_whole(finished: Finished) -> None:
+    found = tables((finished.folder("small") / "README.md").read_text(encoding="utf-8"))
+    assert len(found) == 3
+    for table in found:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1, table
+
+
+def test_a_card_without_cost_and_teacher(finished: Finished) -> None:
+    manifest = finished.manifest("small")
+    bare = manifest.quality[0].model_copy(
+        update={"teacher_accuracy": None, "retention": None, "label_flip_rate": None}
+    )
+    card = model_card.text(manifest.model_copy(update={"cost": (), "quality": (bare,)}))
+    assert "Not measured." in card
+    assert "| - | - | - |" in card
+
+
+def test_nothing_of_a_publication_is_left_behind(finished: Finished) -> None:
+    for folder in (finished.request.work / "stages").iterdir():
+        assert not (folder / "files").exists()
+    assert list(finished.request.repository.rglob(".*")) == []
