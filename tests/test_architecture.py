@@ -25,7 +25,7 @@ LAYERS = (
     {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"},
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
-OPEN_TO_COMPRESSION = {"app.artifact", "app.errors", "app.hardware", "app.tokenizer", "app.engines"}
+OPEN_TO_COMPRESSION = {"app", "app.artifact", "app.errors", "app.hardware", "app.tokenizer", "app.engines"}
 HEAVY = {"torch", "transformers", "onnx", "openvino", "pandas", "sklearn", "compression"}
 
 
