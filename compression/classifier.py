@@ -144,6 +144,9 @@ def _tokenizer(source: str) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UnsupportedModelError(f"{source} has no tokenizer to load: {_first_line(error)}") from error
+    # transformers makes a tokenizer of five special tokens where it finds no files.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UnsupportedModelError(f"{source} has no tokenizer to load: its vocabulary is empty")
     if not tokenizer.is_fast:
         raise UnsupportedModelError(f"{source} has no fast tokenizer (tokenizer.json); convert it first")
     # The length a backbone was shipped with is not ours: the manifest's tokenizer settings decide.

@@ -281,7 +281,10 @@ def _first_problem(error: ValidationError) -> str:
     where = ".".join(str(part) for part in problem["loc"]) or "recipe"
     if problem["type"] != "extra_forbidden":
         return f"{where}: {problem['msg'].removeprefix('Value error, ')}"
-    near = difflib.get_close_matches(str(problem["loc"][-1]), _known_keys(), n=1)
+    name, known = str(problem["loc"][-1]), _known_keys()
+    if name in known:
+        return f"{where}: {name!r} does not belong here"
+    near = difflib.get_close_matches(name, known, n=1)
     return f"{where}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
 
 

@@ -19,7 +19,7 @@ from compression.data import DataSettings
 from compression.pipeline import Outcome, Request
 from compression.recipe import Recipe, parse, with_torchscript
 from compression.training import Report, silent
-from tests.compression.tiny import tiny_tokenizer, write_data
+from tests.compression.tiny import loud, tiny_tokenizer, write_data
 
 # Of the eight heads of two layers five are kept, so the layers must end uneven.
 RECIPE = """
@@ -30,7 +30,7 @@ max_tokens = 16
 truncation = "head+tail"
 
 [teacher]
-epochs = 2
+epochs = 3
 learning_rate = 2e-3
 rows_per_step = 16
 precision = "fp32"
@@ -145,7 +145,9 @@ def backbone(folder: Path) -> Path:
         intermediate_size=128,
         max_position_embeddings=64,
     )
-    BertModel(config).save_pretrained(folder)
+    encoder = BertModel(config)
+    loud(encoder)
+    encoder.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
 

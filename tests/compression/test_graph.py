@@ -23,7 +23,8 @@ def test_everything_is_fused(family: str, uneven: bool, exported: Export) -> Non
     assert made.operators == counted
     assert counted["Attention"] == counted["BiasGelu"] == 3
     assert counted["SkipLayerNormalization"] == 6
-    assert not counted["Softmax"] + counted["Erf"] + counted["LayerNormalization"]
+    assert not counted["Softmax"] + counted["Erf"]
+    assert counted["LayerNormalization"] <= 1  # that of the embeddings
     assert sum(counted.values()) < len(onnx.load(made.unfused).graph.node) / 3
 
 

@@ -127,7 +127,7 @@ def test_what_counts_as_invariant(flips: float, change: float, invariant: bool) 
 def test_compare_counts_flips_accuracy_and_differences(rows: Rows) -> None:
     chosen = list(range(10))
     labels = rows.labels[:10]
-    right = np.stack([-labels, labels], -1).astype(np.float32) * 2
+    right = np.stack([1 - labels, labels], -1).astype(np.float32) * 2
     expected = parity.Reference("reviews", rows, chosen, right)
     moved = right.copy()
     moved[4] = -moved[4]
@@ -136,8 +136,8 @@ def test_compare_counts_flips_accuracy_and_differences(rows: Rows) -> None:
     assert (found.texts, found.dataset) == (10, "reviews")
     assert (found.accuracy, found.reference_accuracy, found.label_flip_rate) == (0.9, 1.0, 0.1)
     assert found.max_logit_difference == pytest.approx(4.0)
-    sure = 1 / (1 + np.exp(-2)) if labels[4] else 1 / (1 + np.exp(2))
-    assert found.max_probability_difference == pytest.approx(abs(2 * sure - 1), abs=1e-5)
+    sure = 1 / (1 + np.exp(-2))
+    assert found.max_probability_difference == pytest.approx(2 * sure - 1, abs=1e-5)
 
 
 def test_rows_without_labels_have_no_accuracy(tmp_path: Path) -> None:

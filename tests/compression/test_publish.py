@@ -52,8 +52,10 @@ def test_the_builds_are_those_of_the_recipe(finished: Finished) -> None:
     for name in ("onnx-fp32", "torchscript-fp32"):
         assert builds[name].batch_invariant
         assert builds[name].parity is not None
-        assert builds[name].parity.max_logit_difference < 1e-3
-        assert builds[name].parity.label_flip_rate == 0
+        parity = builds[name].parity
+        assert parity is not None
+        assert parity.max_logit_difference < 1e-3
+        assert parity.label_flip_rate == 0
     for build in builds.values():
         assert build.batch_variance is not None
         assert build.batch_variance.texts == len(finished.outcome.dataset.validation)

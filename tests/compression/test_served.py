@@ -69,7 +69,8 @@ def check(prediction: dict[str, Any], text: str, finished: Finished, model: str,
     engine = load_engine(chosen.engine, folder / chosen.file, 1)
     expected = probabilities(engine.logits(input_ids, np.ones_like(input_ids)))[0]
     found = [prediction["probabilities"][label] for label in manifest.labels]
-    # A build that depends on its batch-mates is run alone, so it too must give exactly this.
-    assert found == pytest.approx(expected.tolist(), abs=1e-4)
+    # A build that depends on its batch-mates is run alone; int8 that hardly does may have had company.
+    tolerance = 0.01 if chosen.precision == "int8" and chosen.batch_invariant else 1e-4
+    assert found == pytest.approx(expected.tolist(), abs=tolerance)
     assert prediction["label"] == manifest.labels[int(expected.argmax())]
     assert (prediction["tokens"], prediction["truncated"]) == (len(encoded.input_ids), encoded.truncated)

@@ -85,6 +85,7 @@ def tiny_model(
         "vocab_size": 160,
         "max_position_embeddings": 64,
         "pad_token_id": 0,
+        "attn_implementation": "eager",
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
     }
@@ -102,12 +103,12 @@ def tiny_model(
         model = RobertaForSequenceClassification(RobertaConfig(**bert_like, **shared))
     else:
         model = BertForSequenceClassification(BertConfig(**bert_like, **shared))
-    _loud(model)
+    loud(model)
     model.train(False)
     return model
 
 
-def _loud(model: PreTrainedModel) -> None:
+def loud(model: PreTrainedModel) -> None:
     """Larger weights and biases that are not zero: a part that is lost must show in the logits."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

@@ -49,7 +49,7 @@ def test_weights_are_signed_per_channel_and_embeddings_unsigned(
     assert (160, 32) in {array.shape for array in tables.values()}
     assert max(int(array.max()) for array in tables.values()) > 200
     assert not {array.shape for array in weights(path, TensorProto.FLOAT).values()} & {(32, 128), (128, 32)}
-    assert path.stat().st_size < 0.6 * made.fused.stat().st_size
+    assert path.stat().st_size < 0.7 * made.fused.stat().st_size
 
 
 @pytest.mark.parametrize("reduced_range", [False, True])
@@ -70,8 +70,8 @@ def test_parts_can_stay_in_fp32(exported: Export, tmp_path: Path) -> None:
     made = exported("bert", False)
     fused = onnx.load(made.fused).graph.node
     attention = [node for node in fused if node.op_type == "Attention"]
-    gather = [node for node in fused if node.op_type in ("Gather", "EmbedLayerNormalization")]
-    kept = [attention[1], gather[0]]
+    lookup = next(node for node in fused if node.op_type == "EmbedLayerNormalization")
+    kept = [attention[1], lookup]
     quantize(made.fused, tmp_path / "mixed.onnx", reduced_range=True, keep_fp32=[node.name for node in kept])
     quantize(made.fused, tmp_path / "int8.onnx", reduced_range=True)
     as_they_were = weights(made.fused, TensorProto.FLOAT)
