@@ -117,10 +117,10 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         help="labelled data for accuracy and throughput; without it made-up ids of like length are timed",
     )
     parser.add_argument(
-        "--rounds", type=int, default=30, metavar="N", help="timed calls per model and length (default: 30)"
+        "--rounds", type=int, default=15, metavar="N", help="timed calls per model and length (default: 15)"
     )
     parser.add_argument(
-        "--texts", type=int, default=300, metavar="N", help="texts for throughput (default: 300)"
+        "--texts", type=int, default=200, metavar="N", help="texts for throughput (default: 200)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to a file as well")
     parser.set_defaults(run=_benchmark)
