@@ -135,6 +135,13 @@ def test_a_step_is_the_gradient_of_the_mean_loss(short: tuple[Rows, Rows], tmp_p
     assert float((moved < 1e-5).float().mean()) > 0.99
 
 
+def test_gradients_are_clipped(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    # Far below Adam's epsilon a gradient moves nothing.
+    tiny_steps, _ = run(*short, training(max_gradient_norm=1e-14, weight_decay=0.0), tmp_path / "run")
+    before = tiny_model(layers=1).state_dict()
+    assert all(torch.allclose(tiny_steps[name], before[name], atol=1e-6) for name in before)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_run_can_be_repeated_to_the_bit(precision: str, short: tuple[Rows, Rows], tmp_path: Path) -> None:
     settings = training(precision=precision, dropout=0.2)
