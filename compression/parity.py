@@ -19,14 +19,12 @@ from app.errors import ParityError
 from app.tokenizer import pad
 from compression.batches import Rows
 from compression.distillation.teacher_logits import logits_of
-from compression.evaluation import accuracy, flip_rate, probabilities
+from compression.evaluation import Logits, accuracy, flip_rate, probabilities
 from compression.recipe import GateSettings
 
 _BATCH_ROWS = 16
 # An answer may move this much with its batch-mates and still count as not depending on them.
 _INVARIANT_PROBABILITY = 0.01
-
-Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
