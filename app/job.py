@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from app.variant import Variant
 
 Logits = npt.NDArray[np.float32]
+Priority = Literal["high", "normal", "low"]
 _arrivals = itertools.count()
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from app import routing
 from app.admission import Admission
 from app.errors import BertpressError, ClosingError, DeadlineExceededError, NotReadyError
-from app.job import Job, Logits
+from app.job import Job, Logits, Priority
 from app.metrics import Metrics
 from app.registry import Registry
 from app.scheduler import Scheduler
@@ -35,13 +35,17 @@ class PredictRequest:
     received: float
     model: str | None = None
     version: int | None = None
+    priority: Priority = "normal"
+    client: str = ""
+    """Who asks, for fairness alone: the API key's name, else the peer's address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One text's answer; `probabilities` stand in the order of the model's labels."""
+    """One text's answer; `logits` and `probabilities` stand in the order of the model's labels."""
 
     label: str
+    logits: tuple[float, ...]
     probabilities: tuple[float, ...]
     tokens: int
     truncated: bool
@@ -161,11 +165,16 @@ class Service:
     def _answer(self, variant: Variant, encoded: Sequence[Encoded], job: Job, timing: Timing) -> Answer:
         labels = variant.manifest.labels
         temperature = variant.manifest.calibration_temperature
-        probabilities = softmax(np.stack([row[: len(labels)] for row in job.answers]) / temperature)
+        logits = np.stack([row[: len(labels)] for row in job.answers])
+        probabilities = softmax(logits / temperature)
         predictions = [
-            Prediction(labels[best], tuple(row), len(item.input_ids), item.truncated)
-            for row, best, item in zip(
-                probabilities.tolist(), probabilities.argmax(axis=1).tolist(), encoded, strict=True
+            Prediction(labels[best], tuple(raw), tuple(row), len(item.input_ids), item.truncated)
+            for raw, row, best, item in zip(
+                logits.tolist(),
+                probabilities.tolist(),
+                probabilities.argmax(axis=1).tolist(),
+                encoded,
+                strict=True,
             )
         ]
         metrics = variant.metrics
