@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, model_validator
 from torch import nn
 
 from app.artifact import BatchVariance, Parity
@@ -20,11 +21,30 @@ from app.tokenizer import pad
 from compression.batches import Rows
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits, accuracy, flip_rate, probabilities
-from compression.recipe import GateSettings
+from compression.settings import Settings
 
 _BATCH_ROWS = 16
 # An answer may move this much with its batch-mates and still count as not depending on them.
 _INVARIANT_PROBABILITY = 0.01
+
+
+class GateSettings(Settings):
+    """What a build of reduced precision may change. Looser limits than these need a `reason`."""
+
+    max_label_flip_rate: float = Field(default=0.01, ge=0, le=1)
+    max_accuracy_loss: float = Field(default=0.005, ge=0, le=1)
+    fp32_tolerance: float = Field(default=1e-3, gt=0)
+    texts: int = Field(default=1000, ge=1)
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _looser_needs_a_reason(self) -> GateSettings:
+        looser = (
+            self.max_label_flip_rate > 0.01 or self.max_accuracy_loss > 0.005 or self.fp32_tolerance > 1e-3
+        )
+        if looser and not self.reason:
+            raise ValueError("limits looser than 1 % flips, 0.5 points and 1e-3 need a reason")
+        return self
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,16 @@ from typing import Any
 from app import artifact
 from app.artifact import TokenizerSettings
 from app.errors import ParityError, UnsupportedModelError
-from compression import classifier, corpus, data, stages
+from compression import classifier, corpus, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
-from compression.publish import Published, publish
+from compression.publish import Published
 from compression.recipe import TEACHER, Recipe
-from compression.stages import Context, Corpora, Input
+from compression.stages.base import Context, Corpora, Input, Stage
+from compression.stages.training import finetune
 from compression.training import Report
 
 _DONE = "stage.json"
-_RUNNERS: dict[str, Callable[[Any, Sequence[Input], Context, Path], Path | None]] = {
-    "student": stages.make_student,
-    "distil": stages.distil,
-    "prune": stages.prune,
-    "export": stages.export_model,
-    "quantize": stages.quantize,
-    "publish": publish,
-}
 
 
 @dataclass(frozen=True)
@@ -156,18 +149,23 @@ def _finetuned_teacher(backbone: str, context: Context) -> Input:
         _text(context),
     )
     folder = context.work / "stages" / f"teacher-{key[:12]}"
-    return _once(folder, key, lambda: stages.finetune(backbone, settings, context, folder))
+    return _once(folder, key, lambda: finetune(backbone, settings, context, folder))
 
 
-def _run_stage(stage: Any, inputs: Sequence[Input], context: Context) -> tuple[Input, Path | None]:
+def _perform(stage: Stage, inputs: Sequence[Input], context: Context, folder: Path) -> Path | None:
+    """The one place where a stage does its work."""
+    return stage.run(inputs, context, folder)
+
+
+def _run_stage(stage: Stage, inputs: Sequence[Input], context: Context) -> tuple[Input, Path | None]:
     described = stage.model_dump(mode="json", exclude={"name", "inputs"})
     key = _hash(described, [source.key for source in inputs], context.dataset.fingerprint, _text(context))
     folder = context.work / "stages" / f"{stage.name}-{key[:12]}"
     done = folder / _DONE
-    if stage.kind == "publish" and done.is_file() and not _outcome(done, context):
+    if stage.gives == "version" and done.is_file() and not _outcome(done, context):
         done.unlink()  # the version was removed since: publish it again
-    result = _once(folder, key, lambda: _RUNNERS[stage.kind](stage, inputs, context, folder))
-    return result, _outcome(done, context) if stage.kind == "publish" else None
+    result = _once(folder, key, lambda: _perform(stage, inputs, context, folder))
+    return result, _outcome(done, context) if stage.gives == "version" else None
 
 
 def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from app.artifact import Provenance
-from compression.stages import Context
+from compression.stages.base import Context
 
 _LIBRARIES = ("torch", "transformers", "accelerate", "onnx", "onnxruntime", "tokenizers", "numpy")
 

@@ -21,9 +21,9 @@ from compression.builds import CandidateBuild
 from compression.classifier import Classifier
 from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
+from compression.parity import GateSettings
 from compression.provenance import provenance
-from compression.recipe import PublishStage
-from compression.stages import Context, Input
+from compression.stages.base import Context, Input
 from compression.training import Report
 
 # Logits of a build may differ this much between machines: fp32 sums in another order, and int8 activations
@@ -57,7 +57,14 @@ class Published:
     manifest: Manifest
 
 
-def publish(stage: PublishStage, inputs: Sequence[Input], context: Context, folder: Path) -> Path:
+def publish(
+    model: str,
+    description: str,
+    gate: GateSettings,
+    inputs: Sequence[Input],
+    context: Context,
+    folder: Path,
+) -> Path:
     """Prove every input build and write the version; returns its folder.
 
     Raises:
@@ -65,14 +72,14 @@ def publish(stage: PublishStage, inputs: Sequence[Input], context: Context, fold
     """
     candidates = [_candidate(source.folder) for source in inputs]
     source = classifier.load(str(candidates[0].build.model_folder))
-    expected = _reference(source, stage, context)
+    expected = _reference(source, gate, context)
     sources = _files(source, context, folder)
-    proven = [_prove(candidate, expected, stage, sources) for candidate in candidates]
+    proven = [_prove(candidate, expected, gate, sources) for candidate in candidates]
     invariant = proven[0].batch_invariant
     draft = Manifest(
-        name=stage.model,
-        version=max(artifact.versions(context.repository, stage.model), default=0) + 1,
-        description=stage.description,
+        name=model,
+        version=max(artifact.versions(context.repository, model), default=0) + 1,
+        description=description,
         heads=(Head(name="label", labels=source.labels),),
         architecture=describe(source.model),
         tokenizer=context.text,
@@ -97,9 +104,9 @@ def _candidate(folder: Path) -> Candidate:
     return Candidate(build, path, load_engine(build.engine, path, usable_cores()))
 
 
-def _reference(source: Classifier, stage: PublishStage, context: Context) -> parity.Reference:
+def _reference(source: Classifier, gate: GateSettings, context: Context) -> parity.Reference:
     rows = Rows(context.corpora.validation)
-    chosen = context.corpora.validation.take(stage.gate.texts)
+    chosen = context.corpora.validation.take(gate.texts)
     return parity.reference(source.model, rows, chosen, f"{context.dataset.name} validation")
 
 
@@ -117,7 +124,7 @@ def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path
 
 
 def _prove(
-    candidate: Candidate, expected: parity.Reference, stage: PublishStage, taken: dict[str, Path]
+    candidate: Candidate, expected: parity.Reference, gate: GateSettings, taken: dict[str, Path]
 ) -> Build:
     """Hold one build to the gate, alone and in company."""
     build = candidate.build
@@ -125,9 +132,7 @@ def _prove(
     batched = parity.in_shuffled_batches(candidate.engine, expected.rows, expected.chosen)
     variance = parity.batch_variance(alone, batched)
     in_company = parity.compare(batched, expected)
-    result = parity.check(
-        parity.compare(alone, expected), in_company, build.precision, stage.gate, build.name
-    )
+    result = parity.check(parity.compare(alone, expected), in_company, build.precision, gate, build.name)
     file = build.file if build.file not in taken else f"{build.name}{Path(build.file).suffix}"
     taken[file] = candidate.path
     stored = _stored(file, candidate.path)

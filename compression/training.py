@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import PreTrainedModel, get_scheduler
@@ -31,6 +31,7 @@ from compression.batches import Batch, Rows, by_token_budget, plan_epoch
 from compression.evaluation import Scores, score
 from compression.memory import Heartbeat, PeakResident, available_bytes, died_of_memory, fitting_budget
 from compression.precision import Precision, resolve_precision
+from compression.settings import Settings
 
 # Told after every step: steps done, steps in all, and a note.
 Report = Callable[[int, int, str], None]
@@ -44,10 +45,8 @@ def silent(_done: int, _total: int, _note: str) -> None:
 _MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
-class TrainingSettings(BaseModel):
+class TrainingSettings(Settings):
     """How a model is trained. Rows per step and everything else here decide the result; memory does not."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     epochs: int | float = Field(default=2, gt=0)
     rows_per_step: int = Field(default=32, ge=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pydantic import Field
 from torch import nn
 from torch.nn import functional
 
@@ -10,7 +11,20 @@ from app.errors import CompressionError
 from compression.batches import Batch
 from compression.distillation.hidden_states import hidden_state_loss, layer_map
 from compression.distillation.soft_labels import soft_label_loss
-from compression.recipe import DistillationSettings
+from compression.settings import Settings
+
+
+class DistillationSettings(Settings):
+    """What a student learns from: the teacher's soft labels, its hidden states, and the true labels.
+
+    `unlabelled_rows` texts without labels are added to the training rows (0: none, -1: all there are).
+    """
+
+    temperature: float = Field(default=2.0, gt=0)
+    soft_weight: float = Field(default=1.0, ge=0)
+    hard_weight: float = Field(default=0.3, ge=0)
+    hidden_weight: float = Field(default=0.0, ge=0)
+    unlabelled_rows: int = Field(default=0, ge=-1)
 
 
 class DistillationObjective:

@@ -12,7 +12,7 @@ from app.engines.base import Ids, Logits
 from app.errors import ParityError
 from compression import parity
 from compression.batches import Rows
-from compression.recipe import GateSettings
+from compression.parity import GateSettings
 from tests.compression.exported import Export
 from tests.compression.tiny import corpus_of, logits, made_up_reviews, rows_of, tiny_model
 

@@ -13,10 +13,10 @@ from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from app import artifact
 from app.errors import DataError, ParityError, UnsupportedModelError
-from compression import classifier, corpus, pipeline, stages
+from compression import classifier, corpus, pipeline
 from compression.pipeline import Outcome
 from compression.recipe import parse
-from compression.stages import Context, Input
+from compression.stages.base import Context, Input
 from tests.compression import finished as tiny_run
 from tests.compression.finished import Finished, cheap_baseline, moved, recipe, request, run
 from tests.compression.tiny import tiny_classifier, tiny_tokenizer, write_data
@@ -38,7 +38,7 @@ def only_record(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         ran.append(stage.name)
         return context.repository / stage.model / "1" if stage.kind == "publish" else None
 
-    monkeypatch.setattr(pipeline, "_RUNNERS", dict.fromkeys(pipeline._RUNNERS, record))
+    monkeypatch.setattr(pipeline, "_perform", record)
     return ran
 
 
@@ -55,8 +55,8 @@ def test_a_second_run_does_nothing(
     def explode(*_: object) -> None:
         raise AssertionError("a finished stage ran again")
 
-    monkeypatch.setattr(pipeline, "_RUNNERS", dict.fromkeys(pipeline._RUNNERS, explode))
-    monkeypatch.setattr(stages, "finetune", explode)
+    monkeypatch.setattr(pipeline, "_perform", explode)
+    monkeypatch.setattr(pipeline, "finetune", explode)
     monkeypatch.setattr(corpus, "Tokenizer", explode)
     again = run(moved(finished, tmp_path))
     assert versions(again) == ["small/1", "whole/1"]
@@ -95,7 +95,7 @@ def test_other_data_change_everything(
     finished: Finished, only_record: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     finetuned = []
-    monkeypatch.setattr(stages, "finetune", lambda *_: finetuned.append(1))
+    monkeypatch.setattr(pipeline, "finetune", lambda *_: finetuned.append(1))
     settings = replace(finished.request.data_settings, limit_rows=100)
     run(moved(finished, tmp_path, data_settings=settings))
     assert only_record == STAGES
@@ -122,9 +122,9 @@ def test_a_stopped_run_goes_on(
     (tmp_path / "models").mkdir()
     shutil.copytree(finished.folder("small"), tmp_path / "models" / "small" / "1")
     shutil.copytree(finished.folder("whole"), tmp_path / "models" / "whole" / "1")
-    monkeypatch.setattr(stages, "finetune", lambda *args: classifier.save(tiny_classifier(), args[-1]))
+    monkeypatch.setattr(pipeline, "finetune", lambda *args: classifier.save(tiny_classifier(), args[-1]))
     asked = replace(finished.request, work=tmp_path / "work", repository=tmp_path / "models")
-    record = pipeline._RUNNERS["export"]
+    record = pipeline._perform
 
     def stop(stage: Any, *rest: Any) -> Any:
         if stage.name == stopped_at:
@@ -132,7 +132,7 @@ def test_a_stopped_run_goes_on(
         return record(stage, *rest)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(pipeline, "_RUNNERS", dict.fromkeys(pipeline._RUNNERS, stop))
+        patched.setattr(pipeline, "_perform", stop)
         run(asked)
     assert only_record == STAGES[: STAGES.index(stopped_at)]
     assert versions(run(asked)) == ["small/1", "whole/1"]
@@ -170,11 +170,13 @@ def test_a_version_that_was_removed_is_published_again(finished: Finished, tmp_p
 def test_another_repository_gets_its_own_copies(
     finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(*_: object) -> None:
-        raise AssertionError("only the publications run again")
+    perform = pipeline._perform
 
-    others = {kind: explode for kind in pipeline._RUNNERS if kind != "publish"}
-    monkeypatch.setattr(pipeline, "_RUNNERS", {**pipeline._RUNNERS, **others})
+    def only_publish(stage: Any, *rest: Any) -> Path | None:
+        assert stage.kind == "publish", "only the publications run again"
+        return perform(stage, *rest)
+
+    monkeypatch.setattr(pipeline, "_perform", only_publish)
     asked = replace(moved(finished, tmp_path), repository=tmp_path / "other")
     with cheap_baseline():
         again = run(asked)
@@ -202,15 +204,14 @@ def test_the_gate_refuses_one_version_and_the_others_are_published(
 def test_what_takes_from_a_refused_stage_is_refused_as_well(
     finished: Finished, only_record: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record = pipeline._RUNNERS["export"]
+    record = pipeline._perform
 
     def refuse(stage: Any, *rest: Any) -> Any:
         if stage.name == "small-onnx":
             raise ParityError("the exported graph has 0 fused Attention nodes")
         return record(stage, *rest)
 
-    runners = {**pipeline._RUNNERS, "export": refuse}
-    monkeypatch.setattr(pipeline, "_RUNNERS", runners)
+    monkeypatch.setattr(pipeline, "_perform", refuse)
     asked = moved(finished, tmp_path, recipe=recipe(small_onnx="opset = 16"))
     outcome = run(asked)
     assert versions(outcome) == ["whole/1"]

@@ -8,18 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from app.errors import RecipeError
-from compression.recipe import (
-    DistilStage,
-    GateSettings,
-    PruneStage,
-    PublishStage,
-    Recipe,
-    TextSettings,
-    load,
-    named,
-    parse,
-    with_torchscript,
-)
+from compression.parity import GateSettings
+from compression.recipe import Recipe, TextSettings, load, named, parse, with_torchscript
+from compression.stages.pruning import PruneStage
+from compression.stages.publishing import PublishStage
+from compression.stages.training import DistilStage
 
 SMALL = """
 name = "small"

@@ -7,9 +7,8 @@ from torch.nn import functional
 from app.errors import CompressionError
 from compression.batches import Batch
 from compression.distillation.hidden_states import hidden_state_loss
-from compression.distillation.objective import DistillationObjective
+from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.soft_labels import soft_label_loss
-from compression.recipe import DistillationSettings
 from tests.compression.tiny import logits, random_batch, tiny_model
 
 TEACHER_LOGITS = torch.randn(10, 2, generator=torch.Generator().manual_seed(3))

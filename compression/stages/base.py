@@ -1,0 +1,96 @@
+"""What a stage is, and what every stage may read.
+
+A stage writes its result into its own folder, and nothing else. A folder of a model stage holds the model
+as `classifier.save` writes it; a folder of a build stage holds one file and its `build.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field
+
+from app.artifact import TokenizerSettings
+from compression.corpus import Corpus
+from compression.data import Dataset
+from compression.settings import Settings
+from compression.training import Report
+
+if TYPE_CHECKING:
+    from compression.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The data set as token ids."""
+
+    train: Corpus
+    validation: Corpus
+    test: Corpus | None
+    unlabelled: Corpus | None
+
+
+@dataclass(frozen=True)
+class Input:
+    """What an earlier stage left: its folder, and a key that identifies what is in it."""
+
+    folder: Path
+    key: str
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage of a run may read."""
+
+    recipe: Recipe
+    dataset: Dataset
+    corpora: Corpora
+    text: TokenizerSettings
+    teacher: Input
+    teacher_source: str
+    repository: Path
+    work: Path
+    report: Callable[[str], Report]
+
+
+class Stage(Settings):
+    """A named step of a recipe. Its fields, name and inputs aside, decide its result.
+
+    `takes` says what each input must be (the last one stands for all further; `a|b` is either), `gives`
+    what comes out, `input_count` how few and how many inputs there may be.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("model",)
+    gives: ClassVar[str] = "model"
+    input_count: ClassVar[tuple[int, int]] = (1, 1)
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    inputs: tuple[str, ...] = Field(min_length=1)
+
+    def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> Path | None:
+        """Do the work; returns the folder of the version if one was published."""
+        raise NotImplementedError
+
+    def check_inputs(self, given: Mapping[str, str]) -> None:
+        """Hold the inputs to what the stage takes; `given` maps the names there are so far to their types.
+
+        Raises:
+            ValueError: an input that is not there, of another type, or one too few or too many.
+        """
+        kind = getattr(self, "kind", type(self).__name__)
+        for number, source in enumerate(self.inputs):
+            wanted = self.takes[min(number, len(self.takes) - 1)]
+            if source not in given:
+                raise ValueError(f"stage {self.name!r} takes {source!r}, which no earlier stage gives")
+            if given[source] not in wanted.split("|"):
+                raise ValueError(
+                    f"stage {self.name!r} ({kind}) takes a {wanted.replace('|', ' or ')}; "
+                    f"{source!r} is a {given[source]}"
+                )
+        low, high = self.input_count
+        if not low <= len(self.inputs) <= high:
+            count = f"{low}" if low == high else f"{low} to {high}"
+            raise ValueError(f"stage {self.name!r} ({kind}) takes {count} inputs, not {len(self.inputs)}")

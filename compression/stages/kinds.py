@@ -1,0 +1,17 @@
+"""Every kind of stage a recipe may name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from compression.stages.builds import ExportStage, QuantizeStage
+from compression.stages.pruning import PruneStage
+from compression.stages.publishing import PublishStage
+from compression.stages.training import DistilStage, StudentStage
+
+Stage = Annotated[
+    StudentStage | DistilStage | PruneStage | ExportStage | QuantizeStage | PublishStage,
+    Field(discriminator="kind"),
+]
