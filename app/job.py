@@ -44,8 +44,10 @@ class Job:
         encoded: Sequence[Encoded],
         deadline: float,
         on_done: Callable[[Job], None],
+        priority: Priority = "normal",
+        client: str = "",
     ) -> None:
-        self.variant = variant
+        self.variant, self.priority, self.client = variant, priority, client
         self.rows = [
             Row(self, index, item.input_ids, deadline, variant.cost(1, len(item.input_ids)))
             for index, item in enumerate(encoded)

@@ -102,7 +102,7 @@ class Service:
                 started = time.monotonic()
                 encoded = await self._tokenize(variant, request.texts)
                 tokenize_seconds = time.monotonic() - started
-                job = await self._run(variant, encoded, deadline)
+                job = await self._run(variant, encoded, deadline, request)
                 timing = Timing(
                     job.queue_seconds,
                     tokenize_seconds,
@@ -141,10 +141,12 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, variant.tokenizer.encode_batch, texts)
 
-    async def _run(self, variant: Variant, encoded: Sequence[Encoded], deadline: float) -> Job:
+    async def _run(
+        self, variant: Variant, encoded: Sequence[Encoded], deadline: float, request: PredictRequest
+    ) -> Job:
         loop = asyncio.get_running_loop()
         done = loop.create_future()
-        job = Job(variant, encoded, deadline, _wake_up(loop, done))
+        job = Job(variant, encoded, deadline, _wake_up(loop, done), request.priority, request.client)
         now = time.monotonic()
         self.admission.check(job, deadline, now)
         self._scheduler.submit(job)
