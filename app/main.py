@@ -6,14 +6,16 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp
 
 from app import errors, hardware
 from app.admission import Admission
@@ -21,6 +23,7 @@ from app.metrics import Metrics, Sample
 from app.protocols import admin, health, native
 from app.protocols.edge import Edge
 from app.protocols.errors import error_response
+from app.protocols.fast_lane import FastLane, busy_routes
 from app.registry import Registry
 from app.scheduler import Scheduler
 from app.service import Service
@@ -95,19 +98,36 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
             parts.service.close()
             parts.registry.close()
 
-    app = FastAPI(
+    routers = [
+        native.router(parts.service, settings),
+        admin.router(parts.registry, settings),
+        health.router(parts.service, parts.metrics),
+    ]
+    app = _Application(
         title="bertpress", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
     app.state.parts = parts
     app.add_middleware(Edge, metrics=parts.metrics)
-    app.include_router(native.router(parts.service, settings))
-    app.include_router(admin.router(parts.registry, settings))
-    app.include_router(health.router(parts.service, parts.metrics))
+    app.busy_routes = busy_routes(routers)
+    for router in routers:
+        app.include_router(router)
     app.add_exception_handler(errors.BertpressError, _answer_known)
     app.add_exception_handler(RequestValidationError, _answer_invalid_path)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI, with a lane past its middleware and route matching for the routes that carry the load."""
+
+    busy_routes: Mapping[str, APIRoute]
+
+    def build_middleware_stack(self) -> ASGIApp:
+        metrics = self.state.parts.metrics
+        return FastLane(
+            super().build_middleware_stack(), self.busy_routes, _answer, lambda lane: Edge(lane, metrics)
+        )
 
 
 def status_of(error: errors.BertpressError) -> int:
@@ -181,6 +201,15 @@ def _add_gauges(parts: Parts) -> None:
     add("memory_limit_bytes", "Memory it may use.", (), lambda: [((), parts.hardware.memory_limit_bytes)])
     add("sessions", "Forward passes that may run at once.", (), lambda: [((), scheduler.workers)])
     add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    """What a busy route raises; a fault of ours goes on to the edge."""
+    if isinstance(error, errors.BertpressError):
+        return await _answer_known(request, error)
+    if isinstance(error, ClientDisconnect):
+        return await _answer_nobody(request, error)
+    raise error
 
 
 async def _answer_known(request: Request, error: Exception) -> Response:

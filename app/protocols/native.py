@@ -13,6 +13,7 @@ from app.errors import InvalidRequestError, LimitExceededError
 from app.protocols.body import read_json
 from app.protocols.disconnect import UntilDisconnect
 from app.protocols.errors import documented
+from app.protocols.fast_lane import busy
 from app.registry import VersionStatus
 from app.service import Answer, PredictRequest, Service
 from app.settings import Settings
@@ -100,6 +101,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
         responses={200: {"model": PredictReply}, **documented(400, 404, 409, 413, 422, 429, 500, 503, 504)},
         openapi_extra={"requestBody": body_schema},
     )
+    @busy
     async def predict(request: Request) -> Response:
         """Classify one text or several."""
         document = await read_json(request, settings.max_body_bytes)
