@@ -226,12 +226,9 @@ class Scheduler:
                 for row, row_logits in zip(batch.rows, logits, strict=True)
                 if row.job.answer(row, row_logits, batch.taken - row.job.submitted, seconds)
             ]
+        # Before the answers go out: who has one may look at the metrics at once.
+        _observe(batch, seconds)
         _deliver(done)
-        tokens = sum(row.length for row in batch.rows)
-        variant.metrics.inference_seconds.observe(seconds)
-        variant.metrics.batch_rows.observe(len(batch.rows))
-        variant.metrics.tokens.inc(tokens)
-        variant.metrics.padding.inc(len(batch.rows) * longest - tokens)
 
     def _finish_failed(self, batch: _Batch, error: Exception) -> None:
         known = error if isinstance(error, BertpressError) else EngineError(f"{batch.variant.key}: {error!r}")
@@ -264,6 +261,16 @@ class Scheduler:
 
 def _jobs_of(variant: Variant) -> set[Job]:
     return {row.job for row in variant.queue.rows()}
+
+
+def _observe(batch: _Batch, seconds: float) -> None:
+    metrics, rows = batch.variant.metrics, len(batch.rows)
+    tokens = sum(row.length for row in batch.rows)
+    metrics.inference_seconds.observe(seconds)
+    metrics.batch_rows.observe(rows)
+    metrics.tokens.inc(tokens)
+    metrics.padding.inc(rows * batch.longest - tokens)
+    metrics.cost_ratio.observe(seconds / (batch.predicted_end - batch.taken))
 
 
 def _deliver(jobs: Iterable[Job]) -> None:
