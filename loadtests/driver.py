@@ -5,34 +5,57 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from itertools import cycle, islice
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from app.errors import DataError, SettingsError
-from loadtests.summary import Outcome
+from loadtests.connection import BrokenConnectionError, Pool
+from loadtests.summary import ANSWERED, Outcome
 
 LOOPBACK = "127.0.0.1"
+WRONG = "wrong"
+
+# Given which request it was and the body of a 200: is it the right answer?
+Judge = Callable[[int, bytes], bool]
+# Shown every outcome as it comes; once it says True nothing more is sent and what is under way is dropped.
+Hopeless = Callable[[Outcome], bool]
 
 
 class Target:
     """A service under load: where it is, how long to wait for it, and over how many connections."""
 
-    def __init__(self, url: str, *, timeout_seconds: float, connections: int) -> None:
+    def __init__(
+        self, url: str, *, timeout_seconds: float, connections: int, path: str = "/v1/predict"
+    ) -> None:
         check_loopback(url)
         self.url = url.rstrip("/")
+        self.path = path
         self.timeout_seconds = timeout_seconds
         self.connections = connections
+        self._port = urlsplit(url).port or 80
 
-    def session(self) -> aiohttp.ClientSession:
-        """A session whose connections are kept alive and reused; waiting for one counts as latency."""
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self.connections),
-            headers={"Content-Type": "application/json"},
-            timeout=aiohttp.ClientTimeout(total=None),
-        )
+    @asynccontextmanager
+    async def pool(self) -> AsyncIterator[Pool]:
+        """Connections that are kept alive and reused; waiting for one counts as latency."""
+        pool = Pool(LOOPBACK, self._port, self.connections)
+        try:
+            yield pool
+        finally:
+            pool.close()
+
+    def get(self, path: str) -> bytes:
+        """A GET request, whole."""
+        return self._head("GET", path) + b"\r\n"
+
+    def post(self, body: bytes) -> bytes:
+        """A POST of JSON to `path`, whole, as it goes over the wire."""
+        fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return self._head("POST", self.path) + fields.encode() + body
+
+    def _head(self, method: str, path: str) -> bytes:
+        return f"{method} {path} HTTP/1.1\r\nHost: {LOOPBACK}:{self._port}\r\n".encode()
 
 
 def check_loopback(url: str) -> None:
@@ -69,43 +92,74 @@ async def check_ready(target: Target) -> None:
     Raises:
         SettingsError: nothing listens, or the service is not ready.
     """
-    async with target.session() as session:
-        url = f"{target.url}/health/ready"
+    path = "/health/ready"
+    async with target.pool() as pool:
         try:
-            async with asyncio.timeout(target.timeout_seconds), session.get(url) as response:
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise SettingsError(f"no answer from {url} ({error}); start the service: make serve") from error
-        if status != 200:
-            raise SettingsError(f"{url} answers {status}; wait until the service is ready")
+            async with asyncio.timeout(target.timeout_seconds):
+                status = (await pool.ask(target.get(path))).status
+        except (BrokenConnectionError, TimeoutError) as error:
+            raise SettingsError(
+                f"no answer from {target.url}{path} ({error}); start the service: make serve"
+            ) from error
+    if status != 200:
+        raise SettingsError(f"{target.url}{path} answers {status}; wait until the service is ready")
 
 
-async def open_loop(target: Target, requests: Sequence[bytes], offsets: Sequence[float]) -> list[Outcome]:
-    """Send one request at each offset, whatever became of those before; return all outcomes."""
-    async with target.session() as session, asyncio.TaskGroup() as group:
+async def open_loop(
+    target: Target,
+    requests: Sequence[bytes],
+    offsets: Sequence[float],
+    *,
+    judge: Judge | None = None,
+    hopeless: Hopeless | None = None,
+) -> list[Outcome]:
+    """Send one request at each offset, whatever became of those before; return all outcomes.
+
+    `requests` are bodies, sent in turn from the first. Where `hopeless` ended the run, the outcomes are
+    those there were until then.
+    """
+    payloads = [target.post(body) for body in requests[: len(offsets)]]
+    sending: list[asyncio.Task[Outcome]] = []
+    async with target.pool() as pool, asyncio.TaskGroup() as group:
         start = time.perf_counter()
-        tasks = []
-        for offset, body in zip(offsets, cycle(requests), strict=False):
-            await asyncio.sleep(max(0.0, start + offset - time.perf_counter()))
-            tasks.append(group.create_task(_send(session, target, body, start, offset)))
-    return [task.result() for task in tasks]
+
+        async def send(index: int, offset: float) -> Outcome:
+            outcome = await _send(pool, target, payloads[index], start, offset, index, judge)
+            if hopeless is not None and hopeless(outcome):
+                for task in {pacing, *sending} - {asyncio.current_task()}:
+                    task.cancel()
+            return outcome
+
+        async def pace() -> None:
+            for number, offset in enumerate(offsets):
+                await asyncio.sleep(max(0.0, start + offset - time.perf_counter()))
+                sending.append(group.create_task(send(number % len(payloads), offset)))
+
+        pacing = group.create_task(pace())
+    return [task.result() for task in sending if not task.cancelled()]
 
 
 async def closed_loop(
-    target: Target, requests: Sequence[bytes], *, duration_seconds: float, max_requests: int
+    target: Target,
+    requests: Sequence[bytes],
+    *,
+    duration_seconds: float,
+    max_requests: int,
+    judge: Judge | None = None,
 ) -> list[Outcome]:
     """Keep every connection busy, each sending when its last answer came; return all outcomes."""
-    waiting = islice(cycle(requests), max_requests)
-    start = time.perf_counter()
-    async with target.session() as session, asyncio.TaskGroup() as group:
+    payloads = [target.post(body) for body in requests[:max_requests]]
+    waiting = islice(cycle(enumerate(payloads)), max_requests)
+    async with target.pool() as pool, asyncio.TaskGroup() as group:
+        start = time.perf_counter()
 
         async def keep_sending() -> list[Outcome]:
             outcomes = []
-            for body in waiting:
+            for index, payload in waiting:
                 now = time.perf_counter() - start
                 if now >= duration_seconds:
                     break
-                outcomes.append(await _send(session, target, body, start, now))
+                outcomes.append(await _send(pool, target, payload, start, now, index, judge))
             return outcomes
 
         senders = [group.create_task(keep_sending()) for _ in range(target.connections)]
@@ -113,20 +167,24 @@ async def closed_loop(
 
 
 async def _send(
-    session: aiohttp.ClientSession, target: Target, body: bytes, start: float, intended: float
+    pool: Pool,
+    target: Target,
+    payload: bytes,
+    start: float,
+    intended: float,
+    index: int,
+    judge: Judge | None,
 ) -> Outcome:
     sent = time.perf_counter() - start
     try:
         async with asyncio.timeout(intended + target.timeout_seconds - sent):
-            code = await _post(session, f"{target.url}/v1/predict", body)
+            answer = await pool.ask(payload)
     except TimeoutError:
         code = "timeout"
-    except aiohttp.ClientError:
+    except BrokenConnectionError:
         code = "connection"
+    else:
+        code = str(answer.status)
+        if code == ANSWERED and judge is not None and not judge(index, answer.body):
+            code = WRONG
     return Outcome(intended, sent, time.perf_counter() - start, code)
-
-
-async def _post(session: aiohttp.ClientSession, url: str, body: bytes) -> str:
-    async with session.post(url, data=body, allow_redirects=False) as response:
-        await response.read()
-        return str(response.status)

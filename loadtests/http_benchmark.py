@@ -7,26 +7,18 @@ open loop at 70 % of that throughput, counted from the moment a request should h
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from app import artifact
 from app.errors import BertpressError, SettingsError
 from loadtests import open_loop, texts
+from loadtests.server import service
 from loadtests.summary import Summary
 
 OPEN_LOOP_SHARE = 0.7
-START_SECONDS = 60.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,8 +46,8 @@ def measure(models: Path, duration_seconds: float) -> dict[str, tuple[Summary, S
     if not names:
         raise SettingsError(f"{models} holds no published version; run `bertpress compress` first")
     lines = texts.load()
-    with service(models, names) as url:
-        return {name: _drive(url, name, lines, duration_seconds) for name in names}
+    with service(models, names) as running:
+        return {name: _drive(running.url, name, lines, duration_seconds) for name in names}
 
 
 def _drive(url: str, model: str, lines: list[str], duration_seconds: float) -> tuple[Summary, Summary]:
@@ -63,49 +55,6 @@ def _drive(url: str, model: str, lines: list[str], duration_seconds: float) -> t
     closed = open_loop.run(open_loop.parser().parse_args(common), lines)
     rate = f"{closed.achieved_rate * OPEN_LOOP_SHARE:.1f}"
     return closed, open_loop.run(open_loop.parser().parse_args([*common, "--rate", rate]), lines)
-
-
-@contextlib.contextmanager
-def service(models: Path, names: Sequence[str], admin_token: str | None = None) -> Iterator[str]:
-    """A ready `bertpress-serve` on a free port of this machine, with all the named models loaded."""
-    port = unused_port()
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("BERTPRESS_")}
-    if admin_token is not None:
-        kept["BERTPRESS_ADMIN_TOKEN"] = admin_token
-    with tempfile.TemporaryDirectory() as scratch:
-        state = str(Path(scratch) / "promoted.json")
-        flags = ["--models", str(models), "--port", str(port), "--state", state, "--preload", ",".join(names)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", *flags, "--log-level", "error"], env=kept
-        )
-        try:
-            _wait_until_ready(f"http://127.0.0.1:{port}", names, process)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def _wait_until_ready(url: str, names: Sequence[str], process: subprocess.Popen[bytes]) -> None:
-    """Until every named model has a loaded version."""
-    give_up = time.monotonic() + START_SECONDS
-    while time.monotonic() < give_up:
-        if process.poll() is not None:
-            raise SettingsError(f"the service left with exit code {process.returncode} before it was ready")
-        with contextlib.suppress(urllib.error.URLError, ConnectionError):
-            answer = json.load(urllib.request.urlopen(f"{url}/v1/models"))  # noqa: S310 - loopback, http
-            ready = {entry["name"] for entry in answer["models"] if entry["state"] == "ready"}
-            if ready.issuperset(names):
-                return
-        time.sleep(0.1)
-    raise SettingsError(f"the service was not ready within {START_SECONDS:g} s")
-
-
-def unused_port() -> int:
-    """A port of the loopback interface on which nothing listens."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _line(name: str, closed: Summary, opened: Summary) -> str:

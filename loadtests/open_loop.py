@@ -11,13 +11,14 @@ The timer of the event loop is good to about a millisecond, and what it is late 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import os
 import sys
 import time
 from collections.abc import Sequence
 from random import Random
+
+import uvloop
 
 from app.errors import BertpressError, SettingsError
 from loadtests import driver, schedule, texts
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace, lines: Sequence[str]) -> Summary:
     target = driver.Target(
         options.url, timeout_seconds=options.timeout_seconds, connections=_connections(options)
     )
-    outcomes, client_cpu_seconds = asyncio.run(_measure(options, target, requests, random))
+    outcomes, client_cpu_seconds = uvloop.run(_measure(options, target, requests, random))
     return summarize(
         outcomes,
         mode="closed loop" if options.rate is None else f"open loop, {options.arrivals}",

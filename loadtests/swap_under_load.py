@@ -19,7 +19,7 @@ from pathlib import Path
 from app import artifact
 from app.errors import BertpressError, SettingsError
 from loadtests import driver, texts
-from loadtests.http_benchmark import service
+from loadtests.server import service
 from loadtests.summary import ANSWERED, Outcome
 
 CONNECTIONS = 16
@@ -54,8 +54,8 @@ def measure(models: Path, swaps: int) -> list[Outcome]:
         raise SettingsError(f"{models} holds {len(versions)} models; a swap needs two")
     token = secrets.token_hex(16)
     bodies = driver.bodies(texts.load(), texts_per_request=1, model=None)
-    with service(models, [versions[0][0]], admin_token=token) as url:
-        return asyncio.run(_swap_under_load(url, token, versions, bodies, swaps))
+    with service(models, [versions[0][0]], {"admin_token": token}) as running:
+        return asyncio.run(_swap_under_load(running.url, token, versions, bodies, swaps))
 
 
 async def _swap_under_load(

@@ -20,8 +20,8 @@ import pytest
 from app import artifact
 from app.cli import parser as serve_parser
 from compression.cli import parser as suite_parser
-from loadtests.http_benchmark import unused_port
 from loadtests.open_loop import parser as load_parser
+from loadtests.process import unused_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -184,3 +184,49 @@ def test_a_service_that_is_not_ready_is_not_measured() -> None:
 def test_a_service_that_is_not_there_is_named(unused_port: int) -> None:
     with pytest.raises(SettingsError, match="make serve"):
         asyncio.run(driver.check_ready(target(f"http://127.0.0.1:{unused_port}")))
+
+
+def test_a_wrong_answer_is_not_a_200() -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(body=await request.read())
+
+    def is_second(index: int, body: bytes) -> bool:
+        return (index, body) == (1, b"second")
+
+    async def drive() -> tuple[list[str], list[str]]:
+        async with serving(answer) as url:
+            open_codes = await driver.open_loop(
+                target(url), [b"first", b"second"], [0, 0, 0], judge=is_second
+            )
+            closed_codes = await driver.closed_loop(
+                target(url, connections=1),
+                [b"first", b"second"],
+                duration_seconds=60,
+                max_requests=4,
+                judge=is_second,
+            )
+        return [outcome.code for outcome in open_codes], [outcome.code for outcome in closed_codes]
+
+    assert asyncio.run(drive()) == (["wrong", "200", "wrong"], ["wrong", "200", "wrong", "200"])
+
+
+def test_a_lost_run_ends_at_once() -> None:
+    """Of six requests one is never answered and three are still to come when the third is refused."""
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.read()
+        if body == b"hangs":
+            await asyncio.Event().wait()
+        return web.Response(status=429 if body == b"refused" else 200)
+
+    async def drive() -> list[str]:
+        async with serving(answer) as url:
+            outcomes = await driver.open_loop(
+                target(url),
+                [b"fine", b"hangs", b"refused", b"fine", b"fine", b"fine"],
+                [0.0, 0.0, 0.01, 3600.0, 3600.0, 3600.0],
+                hopeless=lambda outcome: outcome.code == "429",
+            )
+        return [outcome.code for outcome in outcomes]
+
+    assert asyncio.run(drive()) == ["200", "429"]

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from loadtests import open_loop
+from loadtests.process import answers_200, running, unused_port, wait_until
 from tests.observability import ALERTS, DOCKER, dashboard_expressions
-from tests.system.conftest import ADMIN_TOKEN, running, unused_port, wait_for
+from tests.system.conftest import ADMIN_TOKEN
 
 pytestmark = pytest.mark.system
 
@@ -40,8 +41,8 @@ def prometheus_url(
         f"--storage.tsdb.path={folder / 'data'}",
         f"--web.listen-address={address}",
     ]
-    with running([program("prometheus"), *flags], folder / "prometheus.log"):
-        wait_for(f"http://{address}/-/ready", folder / "prometheus.log")
+    with running([program("prometheus"), *flags]) as process:
+        wait_until(process, answers_200(f"http://{address}/-/ready"))
         yield f"http://{address}"
 
 
