@@ -4,6 +4,7 @@ BertpressError
 ├── RequestError                 the caller sent something that cannot be answered
 │   ├── InvalidRequestError      malformed, of a wrong type, empty
 │   ├── LimitExceededError       more than a setting allows; carries the limit
+│   ├── UnsupportedInputError    well formed, but not what the models here read (text pairs)
 │   ├── UnknownModelError        no such model or version
 │   └── DeadlineExceededError    the answer would come, or came, too late
 ├── BusyError                    no room for more work now; carries when to come back
@@ -56,6 +57,10 @@ class LimitExceededError(RequestError):
     def __init__(self, message: str, *, limit: int) -> None:
         super().__init__(message)
         self.limit = limit
+
+
+class UnsupportedInputError(RequestError):
+    """The request is well formed and asks for what no model here can do."""
 
 
 class UnknownModelError(RequestError):

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from app import errors, hardware
 from app.admission import Admission
+from app.cache import AnswerCache
 from app.metrics import Metrics, Sample
 from app.protocols import admin, health, native
 from app.protocols.edge import Edge
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 STATUSES: tuple[tuple[type[errors.BertpressError], int], ...] = (
     (errors.InvalidRequestError, 400),
     (errors.LimitExceededError, 413),
+    (errors.UnsupportedInputError, 422),
     (errors.UnknownModelError, 404),
     (errors.DeadlineExceededError, 504),
     (errors.BusyError, 429),
@@ -71,7 +73,8 @@ def assemble(settings: Settings) -> Parts:
     scheduler = Scheduler(settings.sessions or max(1, machine.cores // settings.threads))
     registry = Registry(settings, machine, scheduler, metrics)
     admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
-    service = Service(registry, scheduler, admission, metrics)
+    cache = AnswerCache(settings.cache_bytes)
+    service = Service(registry, scheduler, admission, metrics, cache, settings.coalesce)
     parts = Parts(settings, machine, metrics, scheduler, registry, admission, service)
     _add_gauges(parts)
     return parts
@@ -199,6 +202,9 @@ def _add_gauges(parts: Parts) -> None:
     )
     add("resident_memory_bytes", "Resident memory.", (), lambda: [((), hardware.resident_memory_bytes())])
     add("memory_limit_bytes", "Memory it may use.", (), lambda: [((), parts.hardware.memory_limit_bytes)])
+    cache = parts.service.cache
+    add("cache_bytes", "Memory that kept answers take, about.", (), lambda: [((), cache.bytes)])
+    add("cache_entries", "Answers kept.", (), lambda: [((), len(cache))])
     add("sessions", "Forward passes that may run at once.", (), lambda: [((), scheduler.workers)])
     add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
 

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 from app import routing
 from app.admission import Admission
+from app.answer import Answer as Answer
+from app.answer import Prediction as Prediction
+from app.answer import Timing as Timing
+from app.answer import predict
+from app.cache import AnswerCache
 from app.errors import BertpressError, ClosingError, DeadlineExceededError, NotReadyError
-from app.job import Job, Logits, Priority
+from app.in_flight import Flight, InFlight
+from app.job import Job, Priority
 from app.metrics import Metrics
 from app.registry import Registry
 from app.scheduler import Scheduler
 from app.tokenizer import Encoded
-from app.variant import Variant, VersionKey
+from app.variant import Variant
 
 # Up to here tokenizing (about 0.4 us a character) costs hardly more than going to a thread and coming back.
 _INLINE_CHARACTERS = 500
 _TOKENIZER_THREADS = 2
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,49 +46,20 @@ class PredictRequest:
     """Who asks, for fairness alone: the API key's name, else the peer's address."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One text's answer; `logits` and `probabilities` stand in the order of the model's labels."""
-
-    label: str
-    logits: tuple[float, ...]
-    probabilities: tuple[float, ...]
-    tokens: int
-    truncated: bool
-
-    @property
-    def score(self) -> float:
-        """The largest probability."""
-        return max(self.probabilities)
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Where the time went; queue and inference are the largest over the texts."""
-
-    queue_seconds: float
-    tokenize_seconds: float
-    inference_seconds: float
-    total_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Predictions in the order of the texts, and which version gave them."""
-
-    key: VersionKey
-    labels: tuple[str, ...]
-    predictions: list[Prediction]
-    timing: Timing
-
-
 class Service:
     """Answers requests with whatever the registry has loaded."""
 
     def __init__(
-        self, registry: Registry, scheduler: Scheduler, admission: Admission, metrics: Metrics
+        self,
+        registry: Registry,
+        scheduler: Scheduler,
+        admission: Admission,
+        metrics: Metrics,
+        cache: AnswerCache,
+        coalesce: bool,
     ) -> None:
-        self.registry, self.admission = registry, admission
+        self.registry, self.admission, self.cache = registry, admission, cache
+        self._coalesce, self._in_flight = coalesce, InFlight()
         self._scheduler, self._metrics = scheduler, metrics
         self._threads = ThreadPoolExecutor(
             max_workers=_TOKENIZER_THREADS, thread_name_prefix="bertpress-tokenizer"
@@ -94,22 +71,23 @@ class Service:
         Raises:
             BertpressError: every way in which that can fail is a class in `errors.py`.
         """
-        deadline = request.received + request.timeout_seconds
         with self.admission.permit():
             plan = routing.plan(self.registry.catalog, request.model, request.version)
             variant = self.registry.get(plan.primary)
-            with variant.lease(), self._counted(variant):
-                started = time.monotonic()
-                encoded = await self._tokenize(variant, request.texts)
-                tokenize_seconds = time.monotonic() - started
-                job = await self._run(variant, encoded, deadline, request)
-                timing = Timing(
-                    job.queue_seconds,
-                    tokenize_seconds,
-                    job.inference_seconds,
-                    time.monotonic() - request.received,
-                )
-                return self._answer(variant, encoded, job, timing)
+            outcome = "internal"
+            try:
+                with variant.lease():
+                    answer = await self._answer(variant, request)
+                outcome = "ok"
+            except BertpressError as error:
+                outcome = error.code
+                raise
+            except asyncio.CancelledError:
+                outcome = "abandoned"
+                raise
+            finally:
+                self._metrics.count_request(variant.key.name, variant.key.version, outcome)
+            return answer
 
     def check_ready(self) -> Variant:
         """The default variant, if requests that name nothing can be answered now.
@@ -134,6 +112,91 @@ class Service:
         """Stop the tokenizer's threads."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
+    async def _answer(self, variant: Variant, request: PredictRequest) -> Answer:
+        work = _Work(variant, request, request.received + request.timeout_seconds)
+        texts = request.texts
+        if self.cache.enabled or self._coalesce:
+            await self._answer_each_once(work)
+        else:
+            work.keep(texts, await self._run(work, texts))
+        timing = work.timing(time.monotonic())
+        predictions = [work.predictions[text] for text in texts]
+        _observe(variant, predictions, timing)
+        return Answer(variant.key, variant.manifest.labels, predictions, timing)
+
+    async def _answer_each_once(self, work: _Work) -> None:
+        """Texts answered before come from the cache, those in flight are waited for, the rest is run."""
+        missing: Sequence[str] = list(dict.fromkeys(work.request.texts))
+        while missing:
+            own, joined = self._sort(work, missing)
+            if own:
+                await self._run_for_all(work, own)
+            for text, flight in joined.items():
+                prediction = await _before(work.deadline, flight.landed())
+                if prediction is not None:
+                    work.predictions[text] = prediction
+            missing = [text for text in joined if text not in work.predictions]
+
+    def _sort(self, work: _Work, texts: Iterable[str]) -> tuple[list[str], dict[str, Flight]]:
+        """Which texts this request must run, and which others are running already."""
+        serial, priority, metrics = work.variant.serial, work.request.priority, work.variant.metrics
+        own: list[str] = []
+        joined: dict[str, Flight] = {}
+        for text in texts:
+            cached = self.cache.get(serial, text) if self.cache.enabled else None
+            flight = self._in_flight.join(serial, text, work.deadline, priority) if self._coalesce else None
+            if cached is not None:
+                work.predictions[text] = cached
+                metrics.cache_hits.inc()
+            elif flight is not None:
+                joined[text] = flight
+                metrics.coalesced.inc()
+            else:
+                own.append(text)
+        if self.cache.enabled:
+            metrics.cache_misses.inc(len(own) + len(joined))
+        return own, joined
+
+    async def _run_for_all(self, work: _Work, texts: Sequence[str]) -> None:
+        serial = work.variant.serial
+        flights = self._in_flight.start(serial, texts, work.deadline, work.request.priority)
+        try:
+            work.keep(texts, await self._run(work, texts))
+            for text, flight in flights.items():
+                flight.land(work.predictions[text])
+                if self.cache.enabled:
+                    self.cache.put(serial, text, work.predictions[text])
+        finally:
+            self._in_flight.finish(serial, flights)
+
+    async def _run(self, work: _Work, texts: Sequence[str]) -> list[Prediction]:
+        """Tokenize, admit, queue, and wait for the forward passes."""
+        variant = work.variant
+        started = time.monotonic()
+        encoded = await self._tokenize(variant, texts)
+        now = time.monotonic()
+        work.tokenize_seconds += now - started
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        request = work.request
+        job = Job(variant, encoded, work.deadline, _wake_up(loop, done), request.priority, request.client)
+        self.admission.check(job, work.deadline, now)
+        self._scheduler.submit(job)
+        try:
+            await _before(work.deadline, done)
+        finally:
+            if not job.finished:
+                self._scheduler.abandon(job)
+        if job.error is not None:
+            raise job.error
+        work.queue_seconds = max(work.queue_seconds, job.queue_seconds)
+        work.inference_seconds = max(work.inference_seconds, job.inference_seconds)
+        labels, temperature = variant.manifest.labels, variant.manifest.calibration_temperature
+        return [
+            predict(logits, item, labels, temperature)
+            for logits, item in zip(job.answers, encoded, strict=True)
+        ]
+
     async def _tokenize(self, variant: Variant, texts: Sequence[str]) -> list[Encoded]:
         # encode_batch lets go of the interpreter's lock, encode does not
         if sum(map(len, texts)) <= _INLINE_CHARACTERS:
@@ -141,72 +204,50 @@ class Service:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, variant.tokenizer.encode_batch, texts)
 
-    async def _run(
-        self, variant: Variant, encoded: Sequence[Encoded], deadline: float, request: PredictRequest
-    ) -> Job:
-        loop = asyncio.get_running_loop()
-        done = loop.create_future()
-        job = Job(variant, encoded, deadline, _wake_up(loop, done), request.priority, request.client)
-        now = time.monotonic()
-        self.admission.check(job, deadline, now)
-        self._scheduler.submit(job)
-        try:
-            async with asyncio.timeout(deadline - now):
-                await done
-        except TimeoutError:
-            raise DeadlineExceededError(
-                "the answer was not ready within timeout_ms; give it more time, or send fewer texts"
-            ) from None
-        finally:
-            if not job.finished:
-                self._scheduler.abandon(job)
-        if job.error is not None:
-            raise job.error
-        return job
 
-    def _answer(self, variant: Variant, encoded: Sequence[Encoded], job: Job, timing: Timing) -> Answer:
-        labels = variant.manifest.labels
-        temperature = variant.manifest.calibration_temperature
-        logits = np.stack([row[: len(labels)] for row in job.answers])
-        probabilities = softmax(logits / temperature)
-        predictions = [
-            Prediction(labels[best], tuple(raw), tuple(row), len(item.input_ids), item.truncated)
-            for raw, row, best, item in zip(
-                logits.tolist(),
-                probabilities.tolist(),
-                probabilities.argmax(axis=1).tolist(),
-                encoded,
-                strict=True,
-            )
-        ]
-        metrics = variant.metrics
-        metrics.tokenize_seconds.observe(timing.tokenize_seconds)
-        metrics.queue_seconds.observe(timing.queue_seconds)
-        metrics.request_seconds.observe(timing.total_seconds)
-        for prediction in predictions:
-            metrics.predictions[prediction.label].inc()
-        return Answer(variant.key, labels, predictions, timing)
+@dataclass(slots=True)
+class _Work:
+    """One request on its way through the service."""
 
-    @contextmanager
-    def _counted(self, variant: Variant) -> Iterator[None]:
-        outcome = "internal"
-        try:
-            yield
-            outcome = "ok"
-        except BertpressError as error:
-            outcome = error.code
-            raise
-        except asyncio.CancelledError:
-            outcome = "abandoned"
-            raise
-        finally:
-            self._metrics.count_request(variant.key.name, variant.key.version, outcome)
+    variant: Variant
+    request: PredictRequest
+    deadline: float
+    tokenize_seconds: float = 0.0
+    queue_seconds: float = 0.0
+    inference_seconds: float = 0.0
+    predictions: dict[str, Prediction] = field(default_factory=dict)
+
+    def keep(self, texts: Sequence[str], predictions: Sequence[Prediction]) -> None:
+        self.predictions.update(zip(texts, predictions, strict=True))
+
+    def timing(self, now: float) -> Timing:
+        total = now - self.request.received
+        return Timing(self.queue_seconds, self.tokenize_seconds, self.inference_seconds, total)
 
 
-def softmax(logits: Logits) -> Logits:
-    """Probabilities over the last axis, in double precision; (B, C)."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)  # type: ignore[no-any-return]
+async def _before(deadline: float, awaited: Awaitable[T]) -> T:
+    """Wait until a monotonic time.
+
+    Raises:
+        DeadlineExceededError: nothing had come by then.
+    """
+    try:
+        # asyncio's clock is the monotonic one
+        async with asyncio.timeout_at(deadline):
+            return await awaited
+    except TimeoutError:
+        raise DeadlineExceededError(
+            "the answer was not ready within timeout_ms; give it more time, or send fewer texts"
+        ) from None
+
+
+def _observe(variant: Variant, predictions: Sequence[Prediction], timing: Timing) -> None:
+    metrics = variant.metrics
+    metrics.tokenize_seconds.observe(timing.tokenize_seconds)
+    metrics.queue_seconds.observe(timing.queue_seconds)
+    metrics.request_seconds.observe(timing.total_seconds)
+    for prediction in predictions:
+        metrics.predictions[prediction.label].inc()
 
 
 def _wake_up(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> Callable[[Job], None]:

@@ -6,7 +6,7 @@ import difflib
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,7 +30,19 @@ class Settings(BaseSettings):
         Path(".bertpress/promoted.json"), description="file that remembers what is promoted over a restart"
     )
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="least level logged")
+    log_format: Literal["text", "json"] = Field("text", description="json: one object a line, for collectors")
     access_log: bool = Field(False, description="log a line per request; costs throughput")
+    log_texts: bool = Field(False, description="log every text asked about; for finding faults alone")
+    otlp_endpoint: str | None = Field(
+        None,
+        pattern="^https?://.+",
+        description="send traces there by OTLP over HTTP, as http://collector:4318; needs the extra otel; "
+        "OTEL_EXPORTER_OTLP_ENDPOINT does the same",
+    )
+    watts_per_idle_core: float = Field(
+        0.74, ge=0, description="energy where no counter can be read: a core that waits; see app/energy.py"
+    )
+    watts_per_busy_core: float = Field(3.5, ge=0, description="the same: a core that works all the time")
 
     default_model: str | None = Field(
         None, description="model that answers when none is named, until another is promoted"
@@ -41,6 +53,27 @@ class Settings(BaseSettings):
     cpu_features: str | None = Field(None, description="comma list that replaces the CPU features found")
 
     admin_token: SecretStr | None = Field(None, description="bearer token of /admin; unset closes /admin")
+    api_keys: SecretStr | None = Field(
+        None, description="comma list of name:key; unset: everybody may ask; the admin token may, too"
+    )
+    api_keys_file: Path | None = Field(
+        None, description="file of name:key lines, beside or instead of api_keys"
+    )
+    protect_health: bool = Field(False, description="health checks need the admin token or an API key")
+    protect_metrics: bool = Field(False, description="/metrics needs the admin token or an API key")
+    trusted_proxies: str = Field(
+        "", description="comma list of addresses or networks whose X-Forwarded-For is believed; * for any"
+    )
+    cors_origins: str = Field("", description="comma list of web origins whose pages may ask; * for any")
+    rate_limit_requests: float | None = Field(
+        None,
+        gt=0,
+        description="requests a second of one API key, or else address; unset: as many as there is room",
+    )
+    rate_limit_texts: float | None = Field(None, gt=0, description="the same, in texts a second")
+    rate_limit_burst_seconds: float = Field(
+        10.0, gt=0, description="how many seconds' worth of its rate a client may ask for at once"
+    )
 
     threads: int = Field(1, ge=1, le=256, description="threads inside one forward pass")
     sessions: int | None = Field(
@@ -48,6 +81,11 @@ class Settings(BaseSettings):
     )
     max_batch_rows: int = Field(32, ge=1, le=1024, description="most texts in one forward pass")
     max_batch_tokens: int = Field(8192, ge=1, description="most padded tokens in one forward pass")
+
+    coalesce: bool = Field(True, description="run a text once when several requests hold it at the same time")
+    cache_bytes: int = Field(
+        0, ge=0, description="memory for answers given before, by text's digest; 0 keeps none"
+    )
 
     max_texts: int = Field(128, ge=1, description="most texts in a request")
     max_text_chars: int = Field(100_000, ge=1, description="most characters in a text")
@@ -57,6 +95,19 @@ class Settings(BaseSettings):
     default_timeout_ms: int = Field(10_000, ge=1, description="time a request has when it names none")
     max_timeout_ms: int = Field(60_000, ge=1, description="most time a request may ask for")
     grace_seconds: int = Field(30, ge=0, description="time to finish admitted requests after SIGTERM")
+    max_connections: int = Field(2048, ge=1, description="most connections open at once")
+    max_header_bytes: int = Field(32_768, ge=1024, description="most bytes in a request's line and headers")
+    max_headers: int = Field(100, ge=1, description="most headers in a request")
+    header_timeout_seconds: float = Field(
+        10.0, gt=0, description="time from a connection, or a request's first byte, to the end of its headers"
+    )
+    body_timeout_seconds: float = Field(
+        30.0, gt=0, description="time from a request's headers to its body's end"
+    )
+    write_timeout_seconds: float = Field(30.0, gt=0, description="time a client has to take an answer")
+    keep_alive_seconds: int = Field(
+        75, ge=1, description="time an idle connection stays open; more than the load balancer's (AWS: 60)"
+    )
 
     @model_validator(mode="after")
     def _limits_agree(self) -> Self:
@@ -64,7 +115,16 @@ class Settings(BaseSettings):
             raise ValueError(f"default_timeout_ms must not exceed max_timeout_ms ({self.max_timeout_ms})")
         if self.max_queue_texts < self.max_texts:
             raise ValueError(f"max_queue_texts must hold one request of max_texts ({self.max_texts})")
+        if self.watts_per_busy_core < self.watts_per_idle_core:
+            raise ValueError("watts_per_busy_core must not be less than watts_per_idle_core")
+        if (self.protect_health or self.protect_metrics) and not self._has_credentials:
+            raise ValueError("protect_health and protect_metrics need admin_token, api_keys or api_keys_file")
         return self
+
+    @property
+    def _has_credentials(self) -> bool:
+        secrets = (self.admin_token, self.api_keys)
+        return self.api_keys_file is not None or any(s and s.get_secret_value() for s in secrets)
 
     @property
     def preloaded(self) -> tuple[str, ...]:

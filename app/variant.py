@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ from app.queue import Queue
 from app.tokenizer import Ids, Tokenizer, pad
 
 _SHORTEST_BUCKET = 8
+_serials = itertools.count()
 # Two heights give the slope of the cost in rows; taller batches are extrapolated, then learned.
 _MEASURED_ROWS = (1, 4)
 
@@ -51,6 +53,7 @@ class Variant:
         metrics: VariantMetrics,
     ) -> None:
         self.key = VersionKey(manifest.name, manifest.version)
+        self.serial = next(_serials)
         self.manifest, self.build, self.reason = manifest, choice.build, choice.reason
         self.tokenizer, self.metrics = tokenizer, metrics
         self.limits = replace(limits, batch_invariant=choice.build.batch_invariant)

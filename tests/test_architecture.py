@@ -17,7 +17,8 @@ LAYERS = (
     {"app.main", "app.cli"},
     {"app.protocols"},
     {"app.service"},
-    {"app.routing", "app.registry", "app.admission"},
+    {"app.routing", "app.registry", "app.admission", "app.cache", "app.in_flight"},
+    {"app.answer"},
     {"app.scheduler"},
     {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds"}
     | {"app.repository", "app.promotions"},

@@ -1,0 +1,63 @@
+"""What a request gets: predictions made of logits, and where the time went. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.job import Logits
+from app.tokenizer import Encoded
+from app.variant import VersionKey
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One text's answer; `logits` and `probabilities` stand in the order of the model's labels."""
+
+    label: str
+    logits: tuple[float, ...]
+    probabilities: tuple[float, ...]
+    tokens: int
+    truncated: bool
+
+    @property
+    def score(self) -> float:
+        """The largest probability."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time went; queue and inference are the largest over the texts."""
+
+    queue_seconds: float
+    tokenize_seconds: float
+    inference_seconds: float
+    total_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Predictions in the order of the texts, and which version gave them."""
+
+    key: VersionKey
+    labels: tuple[str, ...]
+    predictions: list[Prediction]
+    timing: Timing
+
+
+def predict(logits: Logits, encoded: Encoded, labels: tuple[str, ...], temperature: float) -> Prediction:
+    """One text's prediction from its logits, (C,). Logits past the last label are padding of the graph."""
+    values = tuple(logits[: len(labels)].tolist())
+    probabilities = softmax(values, temperature)
+    label = labels[probabilities.index(max(probabilities))]
+    return Prediction(label, values, probabilities, len(encoded.input_ids), encoded.truncated)
+
+
+def softmax(logits: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:
+    """Probabilities of a handful of classes, in double precision; numpy would take ten times as long."""
+    largest = max(logits)
+    shifted = [math.exp((value - largest) / temperature) for value in logits]
+    total = sum(shifted)
+    return tuple(value / total for value in shifted)
