@@ -37,6 +37,7 @@ STATUSES: tuple[tuple[type[errors.BertpressError], int], ...] = (
     (errors.InvalidRequestError, 400),
     (errors.LimitExceededError, 413),
     (errors.UnsupportedInputError, 422),
+    (errors.UnsupportedInputError, 422),
     (errors.UnknownModelError, 404),
     (errors.DeadlineExceededError, 504),
     (errors.BusyError, 429),

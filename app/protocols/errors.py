@@ -1,9 +1,14 @@
-"""The one shape every error takes, and how OpenAPI tells of it."""
+"""How errors look in each dialect, and how OpenAPI tells of them.
+
+bertpress's own routes answer `{"error": {"code", "message", "limit", "request_id"}}`. Clients of the other
+dialects expect `error` to be the message itself, so theirs is the same in one level:
+`{"error": message, "error_type", "code", "limit", "request_id"}`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 from pydantic import BaseModel, Field
@@ -16,12 +21,30 @@ _MEANINGS = {
     404: "No such model, version or path.",
     409: "The present state forbids it: not loaded, or the default.",
     413: "The request exceeds a limit, which `limit` gives.",
-    422: "The version cannot be trusted or cannot run here.",
-    429: "Busy; come back after the seconds in Retry-After.",
+    422: "The version cannot be trusted or cannot run here, or the request asks for what no model here can do.",
+    429: "Busy, or more than a key may ask; come back after the seconds in Retry-After.",
     500: "A fault of the service; the log has the request id.",
     503: "Not ready, or shutting down.",
-    504: "The answer would not be, or was not, ready within timeout_ms.",
+    504: "The answer would not be, or was not, ready in time.",
 }
+_REQUEST_ID: dict[str, Any] = {
+    "X-Request-Id": {
+        "description": "names this exchange; the client's own if it sent one",
+        "schema": {"type": "string"},
+    }
+}
+_HEADERS: dict[int, dict[str, Any]] = {
+    401: {"WWW-Authenticate": {"description": "how to authenticate", "schema": {"type": "string"}}},
+    429: {
+        "Retry-After": {
+            "description": "seconds until it is worth trying",
+            "schema": {"type": "string", "pattern": "^[0-9]+$"},
+        }
+    },
+}
+_FLAT_PATHS = frozenset({"/", "/predict", "/info", "/health", "/v2"})
+
+ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
 
 
 class ErrorDetail(BaseModel):
@@ -36,9 +59,21 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorReply(BaseModel):
-    """The body of every error."""
+    """The body of every error of bertpress's own routes."""
 
     error: ErrorDetail
+
+
+class FlatErrorReply(BaseModel):
+    """The body of every error of the dialects that other servers speak."""
+
+    error: str = Field(description="what was wrong, the limit, and what to do; never the input")
+    error_type: ErrorType = Field(description="the error's kind as text-embeddings-inference names it")
+    code: str = Field(
+        description="for programs: does not change with the wording", examples=["invalid_request"]
+    )
+    limit: int | None = Field(None, description="the limit that was exceeded")
+    request_id: str = Field(description="the X-Request-Id of this exchange")
 
 
 def error_response(
@@ -48,12 +83,45 @@ def error_response(
     request_id: str,
     limit: int | None = None,
     headers: Mapping[str, str] | None = None,
+    *,
+    path: str = "",
 ) -> Response:
-    """An error as the client sees it."""
-    body = {"error": {"code": code, "message": message, "limit": limit, "request_id": request_id}}
+    """An error as the client sees it, in the dialect of the path it called."""
+    if is_flat(path):
+        body: dict[str, Any] = {
+            "error": message,
+            "error_type": error_type(status),
+            "code": code,
+            "limit": limit,
+            "request_id": request_id,
+        }
+    else:
+        body = {"error": {"code": code, "message": message, "limit": limit, "request_id": request_id}}
     return Response(orjson.dumps(body), status, headers=dict(headers or {}), media_type="application/json")
 
 
-def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def is_flat(path: str) -> bool:
+    """Whether a path belongs to a dialect whose clients read `error` as a string."""
+    return path in _FLAT_PATHS or path.startswith("/v2/")
+
+
+def error_type(status: int) -> ErrorType:
+    """The name that text-embeddings-inference has for what a status tells."""
+    if status == 429:
+        return "Overloaded"
+    if status == 503:
+        return "Unhealthy"
+    return "Backend" if status >= 500 else "Validation"
+
+
+def documented(*statuses: int, flat: bool = False) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for these statuses."""
-    return {status: {"model": ErrorReply, "description": _MEANINGS[status]} for status in statuses}
+    model = FlatErrorReply if flat else ErrorReply
+    return {
+        status: {
+            "model": model,
+            "description": _MEANINGS[status],
+            "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
+        }
+        for status in statuses
+    }

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.errors import InvalidRequestError, LimitExceededError
+from app.errors import InvalidRequestError
+from app.job import Priority
 from app.protocols.body import read_json
 from app.protocols.disconnect import UntilDisconnect
 from app.protocols.errors import documented
 from app.protocols.fast_lane import busy
+from app.protocols.texts import (
+    LARGEST_VERSION,
+    PRIORITIES,
+    check_fields,
+    check_texts,
+    client_of,
+    one_of,
+    whole_number,
+)
 from app.registry import VersionStatus
 from app.service import Answer, PredictRequest, Service
 from app.settings import Settings
 
-_FIELDS = ("inputs", "model", "version", "timeout_ms")
-_LARGEST_VERSION = 2**31 - 1
+_FIELDS = ("inputs", "model", "version", "timeout_ms", "priority")
 # The schemas below are for OpenAPI; requests are parsed by hand, which is faster and never echoes them.
 
 
@@ -33,8 +41,9 @@ class PredictBody(BaseModel):
         | Annotated[list[Annotated[str, Field(min_length=1, pattern=r"\S")]], Field(min_length=1)]
     )
     model: str | None = Field(None, description="a model of the repository; the default one if absent")
-    version: int | None = Field(None, ge=1, le=_LARGEST_VERSION, description="its promoted version if absent")
+    version: int | None = Field(None, ge=1, le=LARGEST_VERSION, description="its promoted version if absent")
     timeout_ms: int | None = Field(None, ge=1, description="after that long the answer is 504")
+    priority: Priority | None = Field(None, description="normal if absent; high goes first, low last")
 
 
 class PredictionReply(BaseModel):
@@ -105,7 +114,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
     async def predict(request: Request) -> Response:
         """Classify one text or several."""
         document = await read_json(request, settings.max_body_bytes)
-        asked = parse_predict(document, settings, request.state.received)
+        asked = parse_predict(document, settings, request.state.received, client_of(request))
         async with UntilDisconnect(request):
             answer = await service.predict(asked)
         return Response(orjson.dumps(render_answer(answer)), media_type="application/json")
@@ -133,27 +142,27 @@ def predict_schema(settings: Settings) -> dict[str, Any]:
     return schema
 
 
-def parse_predict(document: object, settings: Settings, received: float) -> PredictRequest:
+def parse_predict(document: object, settings: Settings, received: float, client: str) -> PredictRequest:
     """Check a parsed body.
 
     Raises:
         InvalidRequestError: of the wrong shape or type, or empty.
         LimitExceededError: more than a setting allows.
     """
-    if not isinstance(document, dict):
-        raise InvalidRequestError('the body must be an object such as {"inputs": "text"}')
-    if not document.keys() <= set(_FIELDS):
-        raise InvalidRequestError(f"the body has a field other than {', '.join(_FIELDS)}; leave it out")
-    timeout_ms = _integer(document, "timeout_ms", settings.max_timeout_ms, settings.default_timeout_ms)
-    model = document.get("model")
+    fields = check_fields(document, _FIELDS)
+    timeout_ms = whole_number(fields, "timeout_ms", 1, settings.max_timeout_ms)
+    model = fields.get("model")
     if model is not None and not isinstance(model, str):
         raise InvalidRequestError("model must be a string; GET /v1/models lists the names")
+    inputs = fields.get("inputs")
     return PredictRequest(
-        texts=_texts(document, settings),
+        texts=check_texts([inputs] if isinstance(inputs, str) else inputs, settings),
         timeout_seconds=(timeout_ms or settings.default_timeout_ms) / 1000,
         received=received,
         model=model,
-        version=_integer(document, "version", _LARGEST_VERSION, None),
+        version=whole_number(fields, "version", 1, LARGEST_VERSION),
+        priority=cast(Priority, one_of(fields, "priority", PRIORITIES, "normal")),
+        client=client,
     )
 
 
@@ -201,42 +210,6 @@ def render_status(status: VersionStatus) -> dict[str, Any]:
         "memory_bytes": variant.memory_bytes if variant else None,
         "description": manifest.description if manifest else None,
     }
-
-
-def _texts(document: Mapping[str, object], settings: Settings) -> list[str]:
-    inputs = document.get("inputs")
-    texts = [inputs] if isinstance(inputs, str) else inputs
-    if not isinstance(texts, list) or not texts:
-        raise InvalidRequestError("inputs must be a text or a list of at least one text")
-    if len(texts) > settings.max_texts:
-        raise LimitExceededError(
-            f"inputs has {len(texts)} texts, at most {settings.max_texts} (BERTPRESS_MAX_TEXTS) go in a "
-            "request; send several requests",
-            limit=settings.max_texts,
-        )
-    for index, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InvalidRequestError(f"inputs[{index}] is not a string")
-        if not text or text.isspace():
-            raise InvalidRequestError(
-                f"inputs[{index}] is empty; every text needs a character that is not space"
-            )
-        if len(text) > settings.max_text_chars:
-            raise LimitExceededError(
-                f"inputs[{index}] has {len(text)} characters, at most {settings.max_text_chars} "
-                "(BERTPRESS_MAX_TEXT_CHARS) are read; shorten it",
-                limit=settings.max_text_chars,
-            )
-    return texts
-
-
-def _integer(document: Mapping[str, object], field: str, most: int, absent: int | None) -> int | None:
-    value = document.get(field)
-    if value is None:
-        return absent
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InvalidRequestError(f"{field} must be a whole number from 1 to {most}")
-    return value
 
 
 def _ms(seconds: float) -> float:
