@@ -28,8 +28,11 @@ class Family:
     key: str
     value: str
     attention_output: str
+    attention_norm: str
     ffn_input: str
+    activation: str
     ffn_output: str
+    ffn_norm: str
     heads_attribute: str
     width_attribute: str
     layers_setting: str
@@ -47,8 +50,11 @@ def _bert_like(name: str, encoder: str) -> Family:
         key="attention.self.key",
         value="attention.self.value",
         attention_output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
         ffn_input="intermediate.dense",
+        activation="intermediate.intermediate_act_fn",
         ffn_output="output.dense",
+        ffn_norm="output.LayerNorm",
         heads_attribute="num_attention_heads",
         width_attribute="all_head_size",
         layers_setting="num_hidden_layers",
@@ -69,8 +75,11 @@ FAMILIES = {
         key="attention.k_lin",
         value="attention.v_lin",
         attention_output="attention.out_lin",
+        attention_norm="sa_layer_norm",
         ffn_input="ffn.lin1",
+        activation="ffn.activation",
         ffn_output="ffn.lin2",
+        ffn_norm="output_layer_norm",
         heads_attribute="n_heads",
         width_attribute="dim",
         layers_setting="n_layers",
