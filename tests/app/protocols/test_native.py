@@ -267,7 +267,9 @@ async def test_too_many_at_once(serve: Serve, hold: Any) -> None:
 
 
 async def test_a_full_queue(serve: Serve, hold: Any) -> None:
-    async with serve(max_queue_texts=2, max_texts=2, sessions=1, max_batch_rows=1) as running:
+    async with serve(
+        max_queue_texts=2, max_texts=2, sessions=1, max_batch_rows=1, coalesce=False
+    ) as running:
         engine = hold(running.default)
         admitted = [asyncio.ensure_future(running.predict("good"))]
         await asyncio.to_thread(engine.entered.wait)
