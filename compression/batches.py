@@ -8,7 +8,8 @@ like length share a step, which keeps padding small; which rows those are change
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -25,19 +26,19 @@ _POOL_STEPS = 64
 class Batch:
     """Rows as the model takes them; a label of -1 means there is none.
 
-    Shapes: input_ids, attention_mask (B, T); labels, rows (B,). `rows` are numbers in the training set.
+    Shapes: input_ids, attention_mask (B, T); labels, rows (B,); further (B, K), the labels of further
+    heads. `rows` are numbers in the training set.
     """
 
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     labels: torch.Tensor
     rows: torch.Tensor
+    further: torch.Tensor = field(default_factory=lambda: torch.empty(0, 0, dtype=torch.int64))
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on another device."""
-        return Batch(
-            *(part.to(device) for part in (self.input_ids, self.attention_mask, self.labels, self.rows))
-        )
+        return Batch(**{name: part.to(device) for name, part in vars(self).items()})
 
 
 class Rows:
@@ -50,6 +51,7 @@ class Rows:
         self.labels = np.concatenate(
             [np.full(len(c), -1, dtype=np.int64) if c.labels is None else c.labels for c in corpora]
         )
+        self.further = np.concatenate([corpus.further for corpus in corpora])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -68,7 +70,22 @@ class Rows:
             torch.from_numpy(attention_mask),
             torch.from_numpy(self.labels[list(rows)]),
             torch.tensor(list(rows)),
+            torch.from_numpy(self.further[list(rows)]),
         )
+
+    def take(self, count: int, seed: int = 0) -> list[int]:
+        """Row numbers of a seeded sample, ascending; each corpus gives the same share, or all it has."""
+        chosen: list[int] = []
+        by_size = sorted(range(len(self.corpora)), key=lambda index: len(self.corpora[index]))
+        for position, index in enumerate(by_size):
+            share = (count - len(chosen)) // (len(by_size) - position)
+            start = int(self._starts[index])
+            chosen += [start + row for row in self.corpora[index].take(share, seed)]
+        return sorted(chosen)
+
+    def parts(self) -> list[range]:
+        """Row numbers of each corpus."""
+        return [range(int(start), int(stop)) for start, stop in pairwise(self._starts)]
 
     @property
     def pad_token_id(self) -> int:

@@ -58,9 +58,11 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         required=True,
+        action="append",
         metavar="PATH",
         help="Parquet/CSV/TSV/JSONL file, a folder of them named after their split (train, validation, "
-        "test, unsupervised), aclImdb/, or a hub name",
+        "test, unsupervised), aclImdb/, or a hub name; given again, all are trained on and judged each by "
+        "itself",
     )
     parser.add_argument(
         "--output",
@@ -136,7 +138,7 @@ def _compress(options: argparse.Namespace) -> int:
     chosen = recipe.named(recipe.load(options.recipe), options.name)
     request = pipeline.Request(
         recipe=recipe.with_torchscript(chosen) if options.torchscript else chosen,
-        data=options.data,
+        data=tuple(options.data),
         data_settings=DataSettings(
             text_column=options.text_column,
             label_column=options.label_column,
@@ -154,7 +156,8 @@ def _compress(options: argparse.Namespace) -> int:
         output = Console(width=_LOG_WIDTH)
     with console.reports(output) as report:
         outcome = pipeline.run(request, report)
-    output.print(console.data_line(outcome.dataset), highlight=False)
+    for dataset in outcome.datasets:
+        output.print(console.data_line(dataset), highlight=False)
     output.print(console.summary(outcome.published))
     for reason in outcome.refused:
         print(f"bertpress: refused: {reason}", file=sys.stderr)  # noqa: T201

@@ -17,7 +17,8 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from compression.data import CleaningReport, Dataset
+from compression.cleaning import CleaningReport
+from compression.data import Dataset
 from compression.publish import Published
 from compression.training import Report
 
@@ -73,10 +74,11 @@ def data_line(dataset: Dataset) -> str:
 
 
 def _left_out(report: CleaningReport) -> str:
+    other = f", {report.in_other_data} that another data set holds out" if report.in_other_data else ""
     return (
         f"{report.train_duplicates} duplicates in train, {report.conflicting_labels} texts with two labels, "
         f"{report.train_in_test} train texts that stand in test, {report.unlabelled_duplicates} duplicates "
-        f"and {report.unlabelled_in_test} test texts in unlabelled"
+        f"and {report.unlabelled_in_test} test texts in unlabelled{other}"
     )
 
 

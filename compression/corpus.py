@@ -25,13 +25,20 @@ _UNTRUNCATED = TokenizerSettings(max_tokens=8192, truncation="head+tail", head_t
 
 @dataclass(frozen=True)
 class Corpus:
-    """Token ids of a split: row i is `ids[offsets[i]:offsets[i + 1]]`, cut to `settings` when read."""
+    """Token ids of a split: row i is `ids[offsets[i]:offsets[i + 1]]`, cut to `settings` when read.
+
+    Shapes: labels (N,); further (N, K), the labels of further heads, -1 where a row has none. `name` is the
+    data set's; `texts` are what was tokenized, for a teacher that reads words.
+    """
 
     ids: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int64] | None
     settings: TokenizerSettings
     fingerprint: str
+    further: npt.NDArray[np.int64]
+    texts: tuple[str, ...]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -54,6 +61,8 @@ class Corpus:
             self,
             offsets=self.offsets[: count + 1],
             labels=labels,
+            further=self.further[:count],
+            texts=self.texts[:count],
             fingerprint=f"{self.fingerprint}[:{count}]",
         )
 
@@ -65,15 +74,19 @@ class Corpus:
         return sorted(int(row) for row in chosen)
 
 
-def build(split: Split, tokenizer_file: Path, settings: TokenizerSettings, cache: Path) -> Corpus:
+def build(
+    split: Split, tokenizer_file: Path, settings: TokenizerSettings, cache: Path, name: str = ""
+) -> Corpus:
     """Tokenize a split, or map what an earlier run tokenized."""
     key = hashlib.sha256(f"{split.fingerprint} {sha256(tokenizer_file)}".encode()).hexdigest()
     folder = cache / key[:24]
     if not (folder / "offsets.npy").is_file():
         _tokenize(split.texts, tokenizer_file, folder)
     labels = None if split.labels is None else np.asarray(split.labels, dtype=np.int64)
+    further = np.asarray(split.further, dtype=np.int64).reshape(len(split.further), len(split)).T
     ids = np.load(folder / "ids.npy", mmap_mode="r")
-    return Corpus(ids, np.load(folder / "offsets.npy"), labels, settings, fingerprint=key)
+    offsets = np.load(folder / "offsets.npy")
+    return Corpus(ids, offsets, labels, settings, key, further, split.texts, name)
 
 
 def _tokenize(texts: Sequence[str], tokenizer_file: Path, folder: Path) -> None:

@@ -1,42 +1,47 @@
 """Labelled and unlabelled texts: found, cleaned, freed of duplicates and leaks, split.
 
 A source is one file (Parquet, CSV, TSV, JSONL), a folder of such files named after their split, the
-published `aclImdb/` folder, or the name of a data set on the hub. Whatever is wrong with it is said in one
-line: which file, which row, what was expected.
+published `aclImdb/` folder, or the name of a data set on the hub. A run may have several. Whatever is wrong
+with one is said in one line: which file, which row, what was expected.
 """
 
 from __future__ import annotations
 
 import hashlib
-import html
 import random
-import re
-from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from app.artifact import Head
 from app.errors import DataError
+from compression import labels
+from compression.cleaning import CleaningReport, clean, stratified_split, unrepeated, unseen
 from compression.tables import Table, read_hub, read_imdb_folder, read_table, table_in
 
-_BREAK = re.compile(r"<br\s*/?>", re.IGNORECASE)
-_SPACE = re.compile(r"\s+")
+# What the first head of every model is named.
+MAIN_HEAD = "label"
 
 
 @dataclass(frozen=True)
 class Split:
-    """Cleaned texts with their class indices; `labels` is None where the text is unlabelled."""
+    """Cleaned texts with their class indices; `labels` is None where the text is unlabelled.
+
+    `further` has the class indices of each further head, -1 where a row has none.
+    """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] | None
+    further: tuple[tuple[int, ...], ...] = ()
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def take(self, indices: Sequence[int]) -> Split:
         """The chosen rows, in the given order."""
-        labels = None if self.labels is None else tuple(self.labels[index] for index in indices)
-        return Split(tuple(self.texts[index] for index in indices), labels)
+        chosen = None if self.labels is None else tuple(self.labels[index] for index in indices)
+        further = tuple(tuple(column[index] for index in indices) for column in self.further)
+        return Split(tuple(self.texts[index] for index in indices), chosen, further)
 
     @property
     def fingerprint(self) -> str:
@@ -46,19 +51,9 @@ class Split:
             digest.update(text.encode())
             digest.update(b"\0")
         digest.update(repr(self.labels).encode())
+        if self.further:
+            digest.update(repr(self.further).encode())
         return digest.hexdigest()
-
-
-@dataclass(frozen=True)
-class CleaningReport:
-    """Rows left out, and why. A test text is never removed: the copy in training is."""
-
-    train_duplicates: int
-    conflicting_labels: int
-    train_in_test: int
-    test_duplicates: int
-    unlabelled_duplicates: int
-    unlabelled_in_test: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +67,12 @@ class Dataset:
     test: Split | None
     unlabelled: Split | None
     report: CleaningReport
+    further_heads: tuple[Head, ...] = ()
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Every task the data set has labels for; the first is the label itself."""
+        return (Head(name=MAIN_HEAD, labels=self.label_names), *self.further_heads)
 
     @property
     def fingerprint(self) -> str:
@@ -83,7 +84,11 @@ class Dataset:
 
 @dataclass(frozen=True)
 class DataSettings:
-    """How a source is read. `label_names` None: the teacher's, or those found in the data."""
+    """How a source is read. `label_names` None: the teacher's, or those found in the data.
+
+    `further_columns` are columns of further heads (a rating beside the label); `further_heads` their
+    labels where a teacher gives them, else those found in the data.
+    """
 
     text_column: str = "text"
     label_column: str = "label"
@@ -91,6 +96,39 @@ class DataSettings:
     validation_fraction: float = 0.08
     seed: int = 0
     limit_rows: int | None = None
+    further_columns: tuple[str, ...] = ()
+    further_heads: tuple[Head, ...] = field(default=())
+
+
+def fingerprint(datasets: Sequence[Dataset]) -> str:
+    """Identity of all data of a run."""
+    if len(datasets) == 1:
+        return datasets[0].fingerprint
+    return hashlib.sha256(" ".join(dataset.fingerprint for dataset in datasets).encode()).hexdigest()
+
+
+def load_all(
+    sources: Sequence[str], settings: DataSettings, unlabelled_source: str | None = None
+) -> tuple[Dataset, ...]:
+    """Read several data sets for one run: no text one of them holds out is trained on in another.
+
+    Raises:
+        DataError: one of them cannot be used, one is given twice, or their labels differ.
+    """
+    if len(set(sources)) < len(sources):
+        raise DataError(f"a data set is given twice: {', '.join(sources)}")
+    first = load(sources[0], settings, unlabelled_source)
+    # One run has one set of labels: what the first data set found is asked of the others.
+    agreed = replace(settings, further_heads=first.further_heads)
+    datasets = [first, *(load(source, agreed) for source in sources[1:])]
+    for dataset in datasets[1:]:
+        if dataset.label_names != first.label_names:
+            raise DataError(
+                f"{dataset.name} has the labels {', '.join(dataset.label_names)}, {first.name} has "
+                f"{', '.join(first.label_names)}; name them the same, or number them and pass --labels"
+            )
+    named = _named_apart(datasets)
+    return tuple(_without_held_out(dataset, named) for dataset in named)
 
 
 def load(source: str, settings: DataSettings, unlabelled_source: str | None = None) -> Dataset:
@@ -104,40 +142,26 @@ def load(source: str, settings: DataSettings, unlabelled_source: str | None = No
         tables["unlabelled"] = read_table(Path(unlabelled_source), settings.text_column, None)
     if "train" not in tables:
         raise DataError(f"{source} has no training part; expected train.parquet, .csv, .tsv or .jsonl in it")
-    names = settings.label_names or _label_names(tables["train"])
-    splits = {part: _limit(_split(table, names), settings) for part, table in tables.items()}
-    return _assemble(Path(source).name, names, splits, settings)
-
-
-def clean(text: str) -> str:
-    """Line-break tags become spaces, entities characters, runs of white space one space."""
-    return _SPACE.sub(" ", html.unescape(_BREAK.sub(" ", text))).strip()
-
-
-def stratified_split(labels: Sequence[int], fraction: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the larger and the smaller part; every class gives the same share, at least one row."""
-    by_label: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(labels):
-        by_label[label].append(index)
-    generator = random.Random(seed)
-    chosen: set[int] = set()
-    for label in sorted(by_label):
-        count = max(1, round(fraction * len(by_label[label])))
-        chosen.update(generator.sample(by_label[label], count))
-    return [index for index in range(len(labels)) if index not in chosen], sorted(chosen)
+    names = settings.label_names or labels.names_in(tables["train"])
+    labels.check_numbers(tables["train"], names)
+    heads = settings.further_heads or labels.heads_in(tables["train"], settings.further_columns)
+    splits = {part: _limit(_split(table, names, heads), settings) for part, table in tables.items()}
+    return replace(_assemble(Path(source).name, names, splits, settings), further_heads=heads)
 
 
 def _tables(source: str, settings: DataSettings) -> dict[str, Table]:
     path = Path(source)
     if path.is_file():
-        return {"train": read_table(path, settings.text_column, settings.label_column)}
+        return {
+            "train": read_table(path, settings.text_column, settings.label_column, settings.further_columns)
+        }
     if (path / "train" / "pos").is_dir():
-        return read_imdb_folder(path)
+        return read_imdb_folder(path, settings.further_columns)
     if path.is_dir():
         return _folder_tables(path, settings)
     if path.suffix or path.is_absolute():
         raise DataError(f"{source} does not exist")
-    return read_hub(source, settings.text_column, settings.label_column)
+    return read_hub(source, settings.text_column, settings.label_column, settings.further_columns)
 
 
 def _folder_tables(folder: Path, settings: DataSettings) -> dict[str, Table]:
@@ -147,43 +171,14 @@ def _folder_tables(folder: Path, settings: DataSettings) -> dict[str, Table]:
         path = table_in(folder, stem)
         if path is not None:
             label_column = None if part == "unlabelled" else settings.label_column
-            tables[part] = read_table(path, settings.text_column, label_column)
+            tables[part] = read_table(path, settings.text_column, label_column, settings.further_columns)
     return tables
 
 
-def _label_names(table: Table) -> tuple[str, ...]:
-    """The classes as the data names them; 0 and 1 are negative and positive."""
-    found = set(table.labels or ())
-    # A CSV file has only strings: its "0" is the 0 of a Parquet file.
-    if not all(isinstance(label, int) or label.isdecimal() for label in found):
-        return tuple(sorted(str(label) for label in found))
-    highest = max((int(label) for label in found), default=0)
-    return ("negative", "positive") if highest < 2 else tuple(f"LABEL_{i}" for i in range(highest + 1))
-
-
-def _split(table: Table, names: tuple[str, ...]) -> Split:
+def _split(table: Table, names: tuple[str, ...], heads: Sequence[Head]) -> Split:
     """Clean the texts and turn labels into class indices."""
-    labels = None
-    if table.labels is not None:
-        index_of = {name: index for index, name in enumerate(names)}
-        labels = tuple(_class_index(table, row, index_of) for row in range(len(table.texts)))
-    return Split(tuple(clean(text) for text in table.texts), labels)
-
-
-def _class_index(table: Table, row: int, index_of: dict[str, int]) -> int:
-    assert table.labels is not None  # noqa: S101 - the caller checked
-    label = table.labels[row]
-    if isinstance(label, str) and label in index_of:
-        return index_of[label]
-    if isinstance(label, int) and 0 <= label < len(index_of):
-        return label
-    if isinstance(label, str) and label.isdecimal() and int(label) < len(index_of):
-        return int(label)
-    expected = ", ".join(index_of)
-    raise DataError(
-        f"{table.source}, row {row + table.first_row}: unknown label {str(label)[:40]!r}; "
-        f"expected one of {expected}, or its number"
-    )
+    further = tuple(labels.further_indices(table, head) for head in heads)
+    return Split(tuple(clean(text) for text in table.texts), labels.class_indices(table, names), further)
 
 
 def _limit(split: Split, settings: DataSettings) -> Split:
@@ -195,58 +190,73 @@ def _limit(split: Split, settings: DataSettings) -> Split:
 
 
 def _assemble(name: str, names: tuple[str, ...], splits: dict[str, Split], settings: DataSettings) -> Dataset:
-    train, duplicates, conflicting = _without_duplicates(splits["train"])
-    held_out = [splits[part] for part in ("test", "validation") if part in splits]
+    found = splits["train"]
+    kept, conflicting = unrepeated(found.texts, found.labels)
+    held_out = [splits[part].texts for part in ("test", "validation") if part in splits]
+    train = found.take(kept)
     train, leaked = _without(train, held_out)
     test = splits.get("test")
     unlabelled, repeated, seen_in_test = splits.get("unlabelled"), 0, 0
     if unlabelled is not None:
-        unlabelled, repeated, _ = _without_duplicates(unlabelled)
-        unlabelled, seen_in_test = _without(unlabelled, held_out)
+        repeated = len(unlabelled) - len(set(unlabelled.texts))
+        unlabelled, seen_in_test = _without(unlabelled.take(unrepeated(unlabelled.texts, None)[0]), held_out)
     validation = splits.get("validation")
     if validation is None:
         train, validation = _carve_validation(train, settings)
-        unlabelled = None if unlabelled is None else _without(unlabelled, [validation])[0]
-    if unlabelled is not None and not unlabelled.texts:
-        unlabelled = None
+        unlabelled = None if unlabelled is None else _without(unlabelled, [validation.texts])[0]
     _check_classes(train, names)
     report = CleaningReport(
-        train_duplicates=duplicates,
+        train_duplicates=len(found) - len(set(found.texts)),
         conflicting_labels=conflicting,
         train_in_test=leaked,
         test_duplicates=0 if test is None else len(test) - len(set(test.texts)),
         unlabelled_duplicates=repeated,
         unlabelled_in_test=seen_in_test,
     )
-    return Dataset(name, names, train, validation, test, unlabelled, report)
+    return Dataset(name, names, train, validation, test, unlabelled or None, report)
 
 
 def _carve_validation(train: Split, settings: DataSettings) -> tuple[Split, Split]:
     if train.labels is None or len(train) < 2:
         raise DataError(f"{len(train)} labelled training rows are too few to hold a validation part out")
     kept, held = stratified_split(train.labels, settings.validation_fraction, settings.seed)
+    if not held:
+        raise DataError("every class of the training part has one row; none can be held out to validate on")
     return train.take(kept), train.take(held)
 
 
-def _without_duplicates(split: Split) -> tuple[Split, int, int]:
-    """Keep the first of equal texts; copies that disagree about the label go entirely."""
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for row, text in enumerate(split.texts):
-        rows_of[text].append(row)
-    labels = split.labels
-    conflicting = {
-        text
-        for text, rows in rows_of.items()
-        if labels is not None and len({labels[row] for row in rows}) > 1
-    }
-    kept = [rows[0] for text, rows in rows_of.items() if text not in conflicting]
-    return split.take(sorted(kept)), len(split) - len(rows_of), len(conflicting)
-
-
-def _without(split: Split, others: Sequence[Split]) -> tuple[Split, int]:
-    seen = {text for other in others for text in other.texts}
-    kept = [row for row, text in enumerate(split.texts) if text not in seen]
+def _without(split: Split, others: Iterable[Sequence[str]]) -> tuple[Split, int]:
+    kept = unseen(split.texts, others)
     return split.take(kept), len(split) - len(kept)
+
+
+def _without_held_out(dataset: Dataset, datasets: Sequence[Dataset]) -> Dataset:
+    """The data set without what another one is chosen or judged on."""
+    held_out = [
+        split.texts
+        for other in datasets
+        if other is not dataset
+        for split in (other.validation, other.test)
+        if split is not None
+    ]
+    train, removed = _without(dataset.train, held_out)
+    unlabelled, removed_too = dataset.unlabelled, 0
+    if unlabelled is not None:
+        unlabelled, removed_too = _without(unlabelled, held_out)
+    _check_classes(train, dataset.label_names)
+    report = replace(dataset.report, in_other_data=removed + removed_too)
+    return replace(dataset, train=train, unlabelled=unlabelled or None, report=report)
+
+
+def _named_apart(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """Folders of the same name in different places get a number behind it."""
+    seen: dict[str, int] = {}
+    named = []
+    for dataset in datasets:
+        seen[dataset.name] = seen.get(dataset.name, 0) + 1
+        count = seen[dataset.name]
+        named.append(dataset if count == 1 else replace(dataset, name=f"{dataset.name}-{count}"))
+    return named
 
 
 def _check_classes(train: Split, names: tuple[str, ...]) -> None:

@@ -36,6 +36,15 @@ def score(predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence
     return Scores(correct / len(chosen), loss / len(chosen), len(chosen))
 
 
+def mean_of(scores: Sequence[Scores]) -> Scores:
+    """The mean of several data sets' scores, each counting the same."""
+    return Scores(
+        accuracy=sum(score.accuracy for score in scores) / len(scores),
+        loss=sum(score.loss for score in scores) / len(scores),
+        n=sum(score.n for score in scores),
+    )
+
+
 def batches(rows: Rows, chosen: Sequence[int], tokens: int = _EVALUATION_TOKENS) -> Iterator[Batch]:
     """The chosen rows in batches of like length within a token budget."""
     for group in by_token_budget(chosen, rows.lengths, tokens):

@@ -20,7 +20,8 @@ from app.artifact import TokenizerSettings
 from app.errors import ParityError, UnsupportedModelError
 from compression import classifier, corpus, data
 from compression.classifier import Classifier
-from compression.data import Dataset, DataSettings
+from compression.corpus import Corpus
+from compression.data import Dataset, DataSettings, Split
 from compression.publish import Published
 from compression.recipe import TEACHER, Recipe
 from compression.stages.base import Context, Corpora, Input, Stage
@@ -35,7 +36,7 @@ class Request:
     """One call of `bertpress compress`. Either `teacher` or `backbone` is given."""
 
     recipe: Recipe
-    data: str
+    data: tuple[str, ...]
     data_settings: DataSettings
     unlabelled: str | None
     teacher: str | None
@@ -50,7 +51,7 @@ class Outcome:
 
     published: tuple[Published, ...]
     refused: tuple[str, ...]
-    dataset: Dataset
+    datasets: tuple[Dataset, ...]
 
 
 def run(request: Request, report: Callable[[str], Report]) -> Outcome:
@@ -74,7 +75,7 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
             continue
         if outcome is not None:
             published.append(Published(outcome, artifact.read(outcome)))
-    return Outcome(tuple(published), tuple(refused), context.dataset)
+    return Outcome(tuple(published), tuple(refused), context.datasets)
 
 
 def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
@@ -83,12 +84,12 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     # Loaded first: a teacher that cannot be compressed is refused before the data are read.
     model = classifier.load(source, label_names=None if request.teacher else ("negative", "positive"))
     settings = data.with_label_names(request.data_settings, model.labels if request.teacher else None)
-    dataset = data.load(request.data, settings, request.unlabelled)
+    datasets = data.load_all(request.data, settings, request.unlabelled)
     text = _text_settings(request.recipe, model)
     context = Context(
         recipe=request.recipe,
-        dataset=dataset,
-        corpora=_corpora(dataset, model, text, request.work),
+        datasets=datasets,
+        all_corpora=tuple(_corpora(dataset, model, text, request.work) for dataset in datasets),
         text=text,
         teacher=Input(Path(source), _identity(source)),
         teacher_source=source,
@@ -119,12 +120,16 @@ def _corpora(dataset: Dataset, model: Classifier, text: TokenizerSettings, work:
     folder, cache = work / "tokenizer", work / "tokens"
     model.tokenizer.save_pretrained(folder)
     file = folder / artifact.TOKENIZER_FILE
-    test, unlabelled = dataset.test, dataset.unlabelled
+
+    def tokenized(split: Split) -> Corpus:
+        return corpus.build(split, file, text, cache, dataset.name)
+
     return Corpora(
-        train=corpus.build(dataset.train, file, text, cache),
-        validation=corpus.build(dataset.validation, file, text, cache),
-        test=None if test is None else corpus.build(test, file, text, cache),
-        unlabelled=None if unlabelled is None else corpus.build(unlabelled, file, text, cache),
+        name=dataset.name,
+        train=tokenized(dataset.train),
+        validation=tokenized(dataset.validation),
+        test=None if dataset.test is None else tokenized(dataset.test),
+        unlabelled=None if dataset.unlabelled is None else tokenized(dataset.unlabelled),
     )
 
 
@@ -145,7 +150,7 @@ def _finetuned_teacher(backbone: str, context: Context) -> Input:
         "finetune",
         settings.model_dump(mode="json"),
         _identity(backbone),
-        context.dataset.fingerprint,
+        context.data_fingerprint,
         _text(context),
     )
     folder = context.work / "stages" / f"teacher-{key[:12]}"
@@ -159,7 +164,7 @@ def _perform(stage: Stage, inputs: Sequence[Input], context: Context, folder: Pa
 
 def _run_stage(stage: Stage, inputs: Sequence[Input], context: Context) -> tuple[Input, Path | None]:
     described = stage.model_dump(mode="json", exclude={"name", "inputs"})
-    key = _hash(described, [source.key for source in inputs], context.dataset.fingerprint, _text(context))
+    key = _hash(described, [source.key for source in inputs], context.data_fingerprint, _text(context))
     folder = context.work / "stages" / f"{stage.name}-{key[:12]}"
     done = folder / _DONE
     if stage.gives == "version" and done.is_file() and not _outcome(done, context):

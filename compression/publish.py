@@ -23,7 +23,7 @@ from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
 from compression.parity import GateSettings
 from compression.provenance import provenance
-from compression.stages.base import Context, Input
+from compression.stages.base import Context, Corpora, Input
 from compression.training import Report
 
 # Logits of a build may differ this much between machines: fp32 sums in another order, and int8 activations
@@ -86,7 +86,7 @@ def publish(
         builds=tuple(proven),
         files=(),
         probes=_probes(proven, candidates, context, sources[artifact.TOKENIZER_FILE]),
-        quality=(_quality(candidates[0], invariant, context),),
+        quality=tuple(_quality(candidates[0], invariant, part, context) for part in context.all_corpora),
         cost=cost.measure(
             candidates[0].build, candidates[0].path, candidates[0].engine, context.text.max_tokens
         ),
@@ -105,9 +105,8 @@ def _candidate(folder: Path) -> Candidate:
 
 
 def _reference(source: Classifier, gate: GateSettings, context: Context) -> parity.Reference:
-    rows = Rows(context.corpora.validation)
-    chosen = context.corpora.validation.take(gate.texts)
-    return parity.reference(source.model, rows, chosen, f"{context.dataset.name} validation")
+    rows = context.validation_rows()
+    return parity.reference(source.model, rows, rows.take(gate.texts), f"{context.data_name} validation")
 
 
 def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path]:
@@ -167,21 +166,22 @@ def _probes(
     return tuple(probes)
 
 
-def _quality(candidate: Candidate, invariant: bool, context: Context) -> Quality:
-    """Judge the first build on the test part, or on validation where there is none."""
-    split = "validation" if context.corpora.test is None else "test"
-    corpus = context.corpora.test or context.corpora.validation
-    rows = Rows(corpus)
+def _quality(candidate: Candidate, invariant: bool, part: Corpora, context: Context) -> Quality:
+    """Judge the first build on a data set's test part, or on validation where there is none."""
+    split = "validation" if part.test is None else "test"
+    rows = Rows(part.test or part.validation)
     taught_by = classifier.load(str(context.teacher.folder))
-    report = context.report(f"teacher's logits on {split}")
+    report = context.report(f"teacher's logits on {part.name} {split}")
     classes, cache = len(taught_by.labels), context.work / "logits"
     expected = teacher_logits(
         taught_by.model, context.teacher.key, rows, classes, cache, report=report
     ).numpy()
-    logits = _answers(candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {split}"))
+    logits = _answers(
+        candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {part.name} {split}")
+    )
     right, teacher_right = accuracy(logits, rows.labels), accuracy(expected, rows.labels)
     return Quality(
-        dataset=context.dataset.name,
+        dataset=part.name,
         split=split,
         build=candidate.build.name,
         n=len(rows),

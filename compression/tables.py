@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ Label = str | int
 
 @dataclass(frozen=True)
 class Table:
-    """One split as it was found. `first_row` is the number people give its first row."""
+    """One split as it was found.
+
+    `row_numbers` are those people give its rows; `further` has the labels of further columns, None where a
+    row has none.
+    """
 
     source: str
     texts: tuple[str, ...]
     labels: tuple[Label, ...] | None
-    first_row: int = 1
+    row_numbers: Sequence[int]
+    further: Mapping[str, tuple[Label | None, ...]] = field(default_factory=dict)
 
 
 Row = tuple[int, dict[str, Any]]
@@ -40,7 +46,7 @@ def table_in(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def read_table(path: Path, text_column: str, label_column: str | None) -> Table:
+def read_table(path: Path, text_column: str, label_column: str | None, further: Sequence[str] = ()) -> Table:
     """Read one file.
 
     Raises:
@@ -55,32 +61,35 @@ def read_table(path: Path, text_column: str, label_column: str | None) -> Table:
         raise DataError(
             f"{path} is empty; expected rows with the columns {text_column!r} and {label_column!r}"
         )
-    first = 2 if path.suffix.lower() in (".csv", ".tsv") else 1
-    return _table(str(path), reader(path), text_column, label_column, first)
+    return _table(str(path), reader(path), text_column, label_column, further)
 
 
-def read_imdb_folder(folder: Path) -> dict[str, Table]:
-    """The Large Movie Review Dataset as published: aclImdb/{train,test}/{neg,pos}, train/unsup."""
+def read_imdb_folder(folder: Path, further: Sequence[str] = ()) -> dict[str, Table]:
+    """The Large Movie Review Dataset as published: aclImdb/{train,test}/{neg,pos}, train/unsup.
+
+    Its file names carry a rating (`<id>_<rating>.txt`), which is the further column `rating`.
+    """
     tables = {}
     for part in ("train", "test"):
         if not (folder / part).is_dir():
             continue
-        pairs = [
-            (text, label)
+        rows = [
+            (text, label, rating)
             for label, name in enumerate(("neg", "pos"))
-            for text in _texts_in(folder / part / name)
+            for text, rating in _texts_in(folder / part / name)
         ]
-        if not pairs:
+        if not rows:
             raise DataError(f"{folder / part} holds no reviews; expected neg/*.txt and pos/*.txt")
-        tables[part] = Table(str(folder / part), tuple(t for t, _ in pairs), tuple(n for _, n in pairs))
+        texts, labels, ratings = zip(*rows, strict=True)
+        columns = {"rating": ratings} if "rating" in further else {}
+        tables[part] = Table(str(folder / part), texts, labels, range(1, len(rows) + 1), columns)
     if (folder / "train" / "unsup").is_dir():
-        tables["unlabelled"] = Table(
-            str(folder / "train/unsup"), tuple(_texts_in(folder / "train" / "unsup")), None
-        )
+        texts = tuple(text for text, _ in _texts_in(folder / "train" / "unsup"))
+        tables["unlabelled"] = Table(str(folder / "train/unsup"), texts, None, range(1, len(texts) + 1))
     return tables
 
 
-def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]:
+def read_hub(name: str, text_column: str, label_column: str, further: Sequence[str] = ()) -> dict[str, Table]:
     """A data set on the hub, by its name, with its splits train, validation, test and unsupervised.
 
     Raises:
@@ -104,6 +113,7 @@ def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]
             enumerate(found[split], start=1),
             text_column,
             None if part == "unlabelled" else label_column,
+            further,
         )
         for part, split in names.items()
         if split in found
@@ -111,22 +121,37 @@ def read_hub(name: str, text_column: str, label_column: str) -> dict[str, Table]
 
 
 def _table(
-    source: str, rows: Iterable[Row], text_column: str, label_column: str | None, first_row: int = 1
+    source: str, rows: Iterable[Row], text_column: str, label_column: str | None, further: Sequence[str]
 ) -> Table:
-    texts, labels = [], []
+    texts: list[str] = []
+    labels: list[Label] = []
+    numbers: list[int] = []
+    columns: dict[str, list[Label | None]] = {column: [] for column in further}
     for number, row in rows:
+        numbers.append(number)
+        for column, found in columns.items():
+            found.append(_label(source, number, row, column) if row.get(column) not in (None, "") else None)
         texts.append(_text(source, number, row, text_column))
         if label_column is not None:
             labels.append(_label(source, number, row, label_column))
     if not texts:
         raise DataError(f"{source} has no rows; expected at least one with a column {text_column!r}")
-    return Table(source, tuple(texts), tuple(labels) if label_column is not None else None, first_row)
+    return Table(
+        source,
+        tuple(texts),
+        tuple(labels) if label_column is not None else None,
+        tuple(numbers),
+        {column: tuple(found) for column, found in columns.items()},
+    )
 
 
-def _texts_in(folder: Path) -> list[str]:
-    def read(path: Path) -> str:
+def _texts_in(folder: Path) -> list[tuple[str, Label | None]]:
+    """Texts of a folder with the rating that each file's name ends in."""
+
+    def read(path: Path) -> tuple[str, Label | None]:
+        rating = re.search(r"_(\d+)$", path.stem)
         try:
-            return path.read_text(encoding="utf-8")
+            return path.read_text(encoding="utf-8"), rating and int(rating[1])
         except UnicodeDecodeError as error:
             raise DataError(f"{path}: byte {error.start} is not UTF-8; expected UTF-8 text") from error
 

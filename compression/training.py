@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, get_scheduler
 from app.errors import TrainingError
 from app.hardware import resident_memory_bytes
 from compression.batches import Batch, Rows, by_token_budget, plan_epoch
-from compression.evaluation import Scores, score
+from compression.evaluation import Scores, mean_of, score
 from compression.memory import Heartbeat, PeakResident, available_bytes, died_of_memory, fitting_budget
 from compression.precision import Precision, resolve_precision
 from compression.settings import Settings
@@ -108,6 +108,8 @@ def train(
 ) -> Progress:
     """Train in place; the model ends with its best weights on validation.
 
+    With several validation corpora it is their mean that counts: each the same, however many rows it has.
+
     `folder` keeps checkpoints; called again with the same arguments, training goes on where it was.
 
     Raises:
@@ -138,7 +140,10 @@ class _Run:
             report,
         )
         self.validation = validation
-        self.validation_rows = validation.corpora[0].take(settings.validation_rows)
+        self.chosen = [
+            [part.start + row for row in corpus.take(settings.validation_rows)]
+            for part, corpus in zip(validation.parts(), validation.corpora, strict=True)
+        ]
         AcceleratorState._reset_state(reset_partial_state=True)  # each stage chooses its own precision
         self.accelerator = Accelerator(mixed_precision=resolve_precision(settings.precision))
         set_seed(settings.seed)
@@ -288,7 +293,7 @@ class _Run:
         return float(loss.detach())
 
     def _evaluate(self, loss: float) -> None:
-        scores = score(self._logits, self.validation, self.validation_rows)
+        scores = mean_of([score(self._logits, self.validation, chosen) for chosen in self.chosen])
         self.model.train()
         progress = self.progress
         progress.history.append(

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
-from app.artifact import TokenizerSettings
+from app.artifact import Head, TokenizerSettings
+from compression.batches import Rows
 from compression.corpus import Corpus
-from compression.data import Dataset
+from compression.data import Dataset, fingerprint
 from compression.settings import Settings
 from compression.training import Report
 
@@ -25,8 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Corpora:
-    """The data set as token ids."""
+    """One data set as token ids."""
 
+    name: str
     train: Corpus
     validation: Corpus
     test: Corpus | None
@@ -46,14 +48,44 @@ class Context:
     """What every stage of a run may read."""
 
     recipe: Recipe
-    dataset: Dataset
-    corpora: Corpora
+    datasets: tuple[Dataset, ...]
+    all_corpora: tuple[Corpora, ...]
     text: TokenizerSettings
     teacher: Input
     teacher_source: str
     repository: Path
     work: Path
     report: Callable[[str], Report]
+
+    @property
+    def data_name(self) -> str:
+        """What the data of the run are called."""
+        return "+".join(dataset.name for dataset in self.datasets)
+
+    @property
+    def data_fingerprint(self) -> str:
+        """Identity of all data of the run."""
+        return fingerprint(self.datasets)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Tasks the data have labels for."""
+        return self.datasets[0].heads
+
+    def training_rows(self, unlabelled_rows: int = 0) -> Rows:
+        """Labelled rows of every data set, then so many unlabelled ones (-1: all there are)."""
+        corpora = [part.train for part in self.all_corpora]
+        wanted = unlabelled_rows
+        for part in self.all_corpora:
+            if wanted and part.unlabelled is not None:
+                count = len(part.unlabelled) if wanted < 0 else min(wanted, len(part.unlabelled))
+                corpora.append(part.unlabelled.first(count))
+                wanted = wanted - count if wanted > 0 else wanted
+        return Rows(*corpora)
+
+    def validation_rows(self) -> Rows:
+        """Rows to choose and to stop on, of every data set."""
+        return Rows(*(part.validation for part in self.all_corpora))
 
 
 class Stage(Settings):

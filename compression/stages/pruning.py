@@ -10,7 +10,6 @@ from pydantic import Field
 
 from compression import classifier
 from compression.architecture import layer_shapes
-from compression.batches import Rows
 from compression.classifier import Classifier
 from compression.distillation.objective import DistillationSettings
 from compression.evaluation import batches
@@ -54,7 +53,7 @@ class PruneStage(Stage):
 
 
 def _remove_least_important(model: Classifier, kept: tuple[int, int], rows: int, context: Context) -> None:
-    labelled = Rows(context.corpora.train)
-    sample = batches(labelled, context.corpora.train.take(rows), tokens=2048)
+    labelled = context.training_rows()
+    sample = batches(labelled, labelled.take(rows), tokens=2048)
     scores = structured.importance(model.model, true_labels, sample)
     structured.remove(model.model, structured.choose(scores, *kept))

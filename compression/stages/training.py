@@ -12,9 +12,7 @@ from torch import nn
 
 from compression import classifier
 from compression.architecture import layer_shapes
-from compression.batches import Rows
 from compression.classifier import Classifier
-from compression.corpus import Corpus
 from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.teacher_logits import teacher_logits
 from compression.stages.base import Context, Input, Stage
@@ -55,8 +53,8 @@ class DistilStage(Stage):
 
 def finetune(backbone: str, settings: TrainingSettings, context: Context, folder: Path) -> None:
     """Fine-tune a backbone on the true labels."""
-    model = classifier.load(backbone, label_names=context.dataset.label_names)
-    rows, validation = Rows(context.corpora.train), Rows(context.corpora.validation)
+    model = classifier.load(backbone, label_names=context.datasets[0].label_names)
+    rows, validation = context.training_rows(), context.validation_rows()
     report = context.report("fine-tuning the teacher")
     train(model.model, true_labels, rows, validation, settings, folder / "training", report)
     classifier.save(model, folder)
@@ -72,7 +70,7 @@ def distil(
     title: str,
 ) -> None:
     """Train the student in place; every stage that recovers what it took away calls this."""
-    rows = Rows(*_training_corpora(context, distillation.unlabelled_rows))
+    rows = context.training_rows(distillation.unlabelled_rows)
     taught_by = classifier.load(str(teacher.folder)).model
     nn.Module.to(taught_by, _device())
     report = context.report(f"{title}: teacher's logits")
@@ -80,18 +78,10 @@ def distil(
     logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)
     layers = (len(layer_shapes(student.model)), len(layer_shapes(taught_by)))
     objective = DistillationObjective(distillation, logits, taught_by, layers)
-    validation = Rows(context.corpora.validation)
+    validation = context.validation_rows()
     train(student.model, objective, rows, validation, training, folder / "training", context.report(title))
 
 
 def _device() -> str:
     """Where the teacher answers: beside the student, which accelerate puts there."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _training_corpora(context: Context, unlabelled_rows: int) -> list[Corpus]:
-    corpora = [context.corpora.train]
-    if unlabelled_rows and context.corpora.unlabelled is not None:
-        wanted = len(context.corpora.unlabelled) if unlabelled_rows < 0 else unlabelled_rows
-        corpora.append(context.corpora.unlabelled.first(wanted))
-    return corpora

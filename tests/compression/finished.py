@@ -156,7 +156,7 @@ def request(root: Path, **overrides: Any) -> Request:
     """A run from a backbone on made-up reviews, everything of it below `root`."""
     plain: dict[str, Any] = {
         "recipe": recipe(),
-        "data": str(root / "reviews"),
+        "data": (str(root / "reviews"),),
         "data_settings": DataSettings(),
         "unlabelled": None,
         "teacher": None,

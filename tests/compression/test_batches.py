@@ -9,7 +9,9 @@ import torch
 
 from app.tokenizer import pad
 from compression.batches import Rows, by_token_budget, plan_epoch
-from tests.compression.tiny import corpus_of, made_up_reviews
+from compression.corpus import build
+from compression.data import Split
+from tests.compression.tiny import corpus_of, made_up_reviews, text_settings, tiny_tokenizer
 
 LENGTHS = np.random.default_rng(0).integers(3, 257, 5000)
 
@@ -76,6 +78,29 @@ def test_several_corpora_are_read_as_one(tmp_path: Path) -> None:
     for row in range(25):
         assert rows.row(row).tolist() == whole.row(row).tolist()
         assert rows.lengths[row] == len(whole.row(row))
+
+
+def test_a_sample_takes_the_same_share_of_every_corpus(tmp_path: Path) -> None:
+    reviews = made_up_reviews()
+    rows = Rows(*(corpus_of(reviews[a:b], tmp_path) for a, b in [(0, 40), (40, 45), (45, 85)]))
+    chosen = rows.take(25)
+    assert chosen == sorted(set(chosen)) == rows.take(25)
+    assert [sum(row in part for row in chosen) for part in rows.parts()] == [10, 5, 10]
+    assert rows.parts() == [range(40), range(40, 45), range(45, 85)]
+    assert rows.take(1000) == list(range(85))
+    only = rows.corpora[0]
+    assert Rows(only).take(10, seed=3) == only.take(10, seed=3)
+
+
+def test_labels_of_further_heads(tmp_path: Path) -> None:
+    texts = tuple(text for text, _ in made_up_reviews()[:4])
+    tiny_tokenizer().save_pretrained(tmp_path)
+    split = Split(texts, (0, 1, 0, 1), ((3, -1, 2, 0),))
+    corpus = build(split, tmp_path / "tokenizer.json", text_settings(), tmp_path / "tokens")
+    rows = Rows(corpus, corpus.first(2))
+    assert rows.further.tolist() == [[3], [-1], [2], [0], [3], [-1]]
+    assert rows.batch([2, 4]).further.tolist() == [[2], [3]]
+    assert rows.batch([2, 4]).to(torch.device("cpu")).further.tolist() == [[2], [3]]
 
 
 def test_a_batch_is_padded_and_knows_its_rows(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_made_up_text_has_exactly_so_many_tokens(tokens: int, tmp_path: Path) 
 def test_the_whole_command(
     with_data: bool, finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = finished.request.data if with_data else None
+    source = finished.request.data[0] if with_data else None
     with cheap_baseline():
         code = benchmark.main(finished.request.repository, source, 1, 4, tmp_path / "figures.json")
     assert code == 0

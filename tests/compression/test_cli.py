@@ -35,7 +35,7 @@ def test_options_become_a_request(
 ) -> None:
     assert main(COMPRESS) == 0
     (request,) = asked
-    assert (request.teacher, request.backbone, request.data) == ("mine", None, "reviews.csv")
+    assert (request.teacher, request.backbone, request.data) == ("mine", None, ("reviews.csv",))
     assert (request.repository, request.work) == (Path("models"), Path(".bertpress"))
     assert request.recipe == load("default")
     assert (request.data_settings.label_names, request.unlabelled) == (None, None)
@@ -49,7 +49,7 @@ def test_options_become_a_request(
 def test_every_option(asked: list[Request], tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(RECIPE)
     options = [
-        *("compress", "--backbone", "base", "--data", "d", "--output", "o"),
+        *("compress", "--backbone", "base", "--data", "d", "--data", "e", "--output", "o"),
         *("--recipe", str(tmp_path / "mine.toml"), "--name", "reviews", "--torchscript"),
         *("--unlabelled", "more.csv", "--text-column", "review", "--label-column", "stars"),
         *("--labels", "bad,good", "--limit-rows", "50", "--work", "w"),
@@ -57,6 +57,7 @@ def test_every_option(asked: list[Request], tmp_path: Path) -> None:
     assert main(options) == 0
     (request,) = asked
     assert (request.backbone, request.teacher, request.unlabelled) == ("base", None, "more.csv")
+    assert request.data == ("d", "e")
     settings = request.data_settings
     assert (settings.text_column, settings.label_column) == ("review", "stars")
     assert (settings.label_names, settings.limit_rows) == (("bad", "good"), 50)
@@ -73,7 +74,7 @@ def test_a_refused_version_is_exit_code_1(
     (tmp_path / "strict.toml").write_text(strict)
     copy = moved(finished, tmp_path)
     options = [
-        *("compress", "--backbone", str(copy.backbone), "--data", copy.data),
+        *("compress", "--backbone", str(copy.backbone), "--data", *copy.data),
         *("--output", str(copy.repository), "--work", str(copy.work)),
         *("--recipe", str(tmp_path / "strict.toml"), "--torchscript"),
     ]

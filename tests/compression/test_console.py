@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from compression import console
-from compression.data import CleaningReport, Dataset, Split
+from compression.cleaning import CleaningReport
+from compression.data import Dataset, Split
 from compression.publish import Published
 from tests.compression.finished import Finished
 
@@ -38,6 +39,10 @@ def test_the_data_in_one_line() -> None:
     assert "1 texts with two labels" in line
     assert "123 train texts that stand in test" in line
     assert "7 duplicates and 266 test texts in unlabelled" in line
+    assert "another data set" not in line
+    report = replace(DATASET.report, in_other_data=4)
+    line = console.data_line(replace(DATASET, report=report))
+    assert line.endswith("test texts in unlabelled, 4 that another data set holds out")
     whole = replace(DATASET, test=TWO, unlabelled=Split(("c",), None))
     assert "2 train, 2 validation, 2 test, 1 unlabelled;" in console.data_line(whole)
 

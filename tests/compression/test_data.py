@@ -11,7 +11,7 @@ import pytest
 
 from app.errors import DataError
 from compression import data
-from compression.data import DataSettings, Split, clean, load, stratified_split, with_label_names
+from compression.data import DataSettings, Split, load, load_all, with_label_names
 from compression.tables import Table
 from tests.compression.test_tables import imdb_folder
 
@@ -32,22 +32,6 @@ def write(folder: Path, **parts: Sequence[tuple[str, object]]) -> str:
 
 def numbered(count: int, prefix: str = "text") -> list[tuple[str, int]]:
     return [(f"{prefix} {index}", index % 2) for index in range(count)]
-
-
-@pytest.mark.parametrize(
-    ("raw", "cleaned"),
-    [
-        ("one<br />two", "one two"),
-        ("one<br/><BR>two<br  />", "one two"),
-        ("fish &amp; chips &#39;n&#39; peas &quot;here&quot;", "fish & chips 'n' peas \"here\""),
-        ("  a \t b\n\n c\u00a0d ", "a b c d"),
-        ("a < b and <i>c</i>", "a < b and <i>c</i>"),
-        ("&lt;br /&gt;", "<br />"),
-        ("<br />", ""),
-    ],
-)
-def test_clean(raw: str, cleaned: str) -> None:
-    assert clean(raw) == cleaned
 
 
 def test_duplicates_conflicts_and_leaks_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -135,7 +119,8 @@ def test_the_imdb_folder(tmp_path: Path) -> None:
 
 
 def test_a_name_is_looked_up_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = Table("made/up[train]", tuple(t for t, _ in numbered(20)), tuple(n for _, n in numbered(20)))
+    texts, labels = zip(*numbered(20), strict=True)
+    table = Table("made/up[train]", texts, labels, range(1, 21))
     monkeypatch.setattr(data, "read_hub", lambda *_: {"train": table})
     assert load("made/up", SETTINGS).name == "up"
 
@@ -207,20 +192,6 @@ def test_too_few_rows_to_hold_some_out(tmp_path: Path) -> None:
         load(write(tmp_path / "reviews", train=[("alone", 1)]), SETTINGS)
 
 
-def test_the_split_is_stratified_and_seeded() -> None:
-    labels = [index % 10 == 0 for index in range(1000)]
-    kept, held = stratified_split([int(label) for label in labels], 0.1, seed=3)
-    assert Counter(labels[index] for index in held) == {False: 90, True: 10}
-    assert sorted(kept + held) == list(range(1000))
-    assert stratified_split([int(label) for label in labels], 0.1, seed=3) == (kept, held)
-    assert stratified_split([int(label) for label in labels], 0.1, seed=4) != (kept, held)
-
-
-def test_the_smallest_class_gives_one_row() -> None:
-    _, held = stratified_split([0] * 100 + [1] * 2, 0.05, seed=0)
-    assert sum(index >= 100 for index in held) == 1
-
-
 def test_limit_rows_is_a_seeded_sample(tmp_path: Path) -> None:
     source = write(tmp_path / "reviews", train=numbered(200), test=numbered(50, "test"))
     limited = replace(SETTINGS, limit_rows=40)
@@ -248,6 +219,119 @@ def test_the_fingerprint_sees_texts_labels_and_order() -> None:
 def test_take_keeps_texts_and_labels_together() -> None:
     assert Split(("a", "b", "c"), (0, 1, 2)).take([2, 0]) == Split(("c", "a"), (2, 0))
     assert Split(("a", "b"), None).take([1]) == Split(("b",), None)
+
+
+def test_numbers_that_are_fewer_than_the_names_say_nothing(tmp_path: Path) -> None:
+    three = replace(SETTINGS, label_names=("bad", "fair", "good"))
+    source = write(tmp_path / "reviews", train=numbered(20))
+    said = r"numbers its labels 0 to 1, and there are 3 labels \(bad, fair, good\): which are meant\?"
+    with pytest.raises(DataError, match=said):
+        load(source, three)
+    named = [(text, ("bad", "good")[label]) for text, label in numbered(20)]
+    assert set(load(write(tmp_path / "reviews", train=named), three).train.labels or ()) == {0, 2}
+
+
+def test_the_only_row_of_a_class_is_trained_on(tmp_path: Path) -> None:
+    rows = [*((text, str(label)) for text, label in numbered(40)), ("rare", "2")]
+    dataset = load(write(tmp_path / "reviews", train=rows), SETTINGS)
+    assert "rare" in dataset.train.texts
+    assert 2 not in (dataset.validation.labels or ())
+
+
+def test_rows_of_their_own_class_each_leave_nothing_to_validate_on(tmp_path: Path) -> None:
+    rows = [(f"text {index}", index) for index in range(5)]
+    with pytest.raises(DataError, match="every class of the training part has one row"):
+        load(write(tmp_path / "reviews", train=rows), SETTINGS)
+
+
+def test_a_wrong_label_after_blank_lines_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.jsonl"
+    path.write_text('\n\n{"text": "a", "label": 0}\n\n{"text": "b", "label": 7}\n', encoding="utf-8")
+    with pytest.raises(DataError, match="row 5: unknown label '7'"):
+        load(str(path), replace(SETTINGS, label_names=("no", "yes")))
+
+
+def rated(path: Path, ratings: Sequence[object]) -> str:
+    rows = [
+        {"text": f"{path.stem} {i}", "label": i % 2} | ({} if rating is None else {"rating": rating})
+        for i, rating in enumerate(ratings)
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def test_a_further_head(tmp_path: Path) -> None:
+    source = rated(tmp_path / "a.jsonl", [10, 2, 9, None] * 10)
+    dataset = load(source, replace(SETTINGS, further_columns=("rating",)))
+    assert [(head.name, head.labels) for head in dataset.heads] == [
+        ("label", ("negative", "positive")),
+        ("rating", ("2", "9", "10")),
+    ]
+    (ratings,) = dataset.train.further
+    for text, index in zip(dataset.train.texts, ratings, strict=True):
+        assert index == (2, 0, 1, -1)[int(text.split()[1]) % 4]
+    plain = load(source, SETTINGS)
+    assert plain.train.further == ()
+    assert plain.fingerprint != dataset.fingerprint
+
+
+@pytest.mark.parametrize("column", ["mood", "rating"])
+def test_a_head_needs_two_labels(column: str, tmp_path: Path) -> None:
+    source = rated(tmp_path / "a.jsonl", [1] * 20)
+    count = {"mood": 0, "rating": 1}[column]
+    with pytest.raises(DataError, match=f"column '{column}' has {count} different labels; a head needs two"):
+        load(source, replace(SETTINGS, further_columns=(column,)))
+
+
+def test_several_data_sets_keep_their_own_parts(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", train=[*numbered(20), ("far", 1)], test=[("near", 1), ("text 7", 1)])
+    second = write(
+        tmp_path / "b",
+        train=[*numbered(20, "phrase"), ("near", 0), ("text 7", 0)],
+        validation=[("far", 0), ("apart", 1)],
+        unsupervised=[("near", None), ("free", None)],
+    )
+    a, b = load_all([first, second], SETTINGS)
+    assert (a.name, b.name) == ("a", "b")
+    assert "far" not in a.train.texts  # b chooses on it
+    assert not {"near", "text 7"} & set(b.train.texts)  # a is judged on them
+    assert (a.report.in_other_data, b.report.in_other_data) == (1, 3)
+    assert b.unlabelled == Split(("free",), None)
+    assert b.validation == Split(("far", "apart"), (0, 1))
+    assert data.fingerprint([a]) == a.fingerprint
+    assert len({data.fingerprint([a, b]), data.fingerprint([b, a]), a.fingerprint, b.fingerprint}) == 4
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    sources = [write(tmp_path / name / "reviews", train=numbered(20, name)) for name in ("one", "two")]
+    assert [dataset.name for dataset in load_all(sources, SETTINGS)] == ["reviews", "reviews-2"]
+
+
+def test_data_sets_must_agree_about_labels(tmp_path: Path) -> None:
+    first = write(tmp_path / "a", train=numbered(20))
+    second = write(tmp_path / "b", train=[(text, ("bad", "good")[n]) for text, n in numbered(20, "b")])
+    with pytest.raises(DataError, match="b has the labels bad, good, a has negative, positive; name them"):
+        load_all([first, second], SETTINGS)
+    agreed = load_all([first, second], replace(SETTINGS, label_names=("bad", "good")))
+    assert {dataset.label_names for dataset in agreed} == {("bad", "good")}
+
+
+def test_a_data_set_given_twice(tmp_path: Path) -> None:
+    source = write(tmp_path / "a", train=numbered(20))
+    with pytest.raises(DataError, match="a data set is given twice"):
+        load_all([source, source], SETTINGS)
+
+
+def test_a_head_only_one_data_set_has(tmp_path: Path) -> None:
+    sources = [rated(tmp_path / "a.jsonl", [3, 8] * 10), rated(tmp_path / "b.jsonl", [None] * 20)]
+    settings = replace(SETTINGS, further_columns=("rating",))
+    a, b = load_all(sources, settings)
+    assert a.heads == b.heads
+    assert set(b.train.further[0]) == {-1}
+    with pytest.raises(DataError, match="unknown label '5'; expected one of 3, 8 in column 'rating'"):
+        load_all([sources[0], rated(tmp_path / "c.jsonl", [5, 8] * 10)], settings)
 
 
 def test_the_teachers_labels_win() -> None:

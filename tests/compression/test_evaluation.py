@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from compression.batches import Batch
-from compression.evaluation import accuracy, accuracy_interval, batches, flip_rate, probabilities, score
+from compression.evaluation import (
+    Scores,
+    accuracy,
+    accuracy_interval,
+    batches,
+    flip_rate,
+    mean_of,
+    probabilities,
+    score,
+)
 from tests.compression.tiny import rows_of
 
 LOGITS = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
@@ -30,6 +39,10 @@ def test_score_is_the_same_in_any_batches(tmp_path: Path) -> None:
         loss -= float(np.log(np.exp(logits[label] - logits.max()) / np.exp(logits - logits.max()).sum()))
     assert (scores.accuracy, scores.n) == (right / 6, 6)
     assert scores.loss == pytest.approx(loss / 6, rel=1e-5)
+
+
+def test_every_data_set_counts_the_same() -> None:
+    assert mean_of([Scores(0.5, 1.0, 1000), Scores(1.0, 0.0, 10)]) == Scores(0.75, 0.5, 1010)
 
 
 def test_batches_keep_their_budget(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification
 from app import artifact
 from app.errors import DataError, ParityError, UnsupportedModelError
 from compression import classifier, corpus, pipeline
+from compression.data import fingerprint
 from compression.pipeline import Outcome
 from compression.recipe import parse
 from compression.stages.base import Context, Input
@@ -45,7 +46,7 @@ def only_record(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_the_run_ends_with_two_versions(finished: Finished) -> None:
     assert versions(finished.outcome) == ["small/1", "whole/1"]
     assert finished.outcome.refused == ()
-    assert finished.outcome.dataset.label_names == ("negative", "positive")
+    assert finished.outcome.datasets[0].label_names == ("negative", "positive")
     assert not list(finished.request.work.rglob("unfused.onnx"))
 
 
@@ -271,6 +272,34 @@ def test_the_teachers_own_labels_are_kept(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_two_data_sets_are_judged_each_by_itself(tmp_path: Path) -> None:
+    write_data(tmp_path / "reviews")
+    (tmp_path / "phrases").mkdir()
+    rows = [json.dumps({"text": f"a phrase {i}", "label": i % 2}) for i in range(100)]
+    (tmp_path / "phrases" / "train.jsonl").write_text("\n".join(rows))
+    classifier.save(tiny_classifier(), tmp_path / "teacher")
+    asked = request(
+        tmp_path,
+        recipe=EXPORT_ONLY,
+        backbone=None,
+        teacher=str(tmp_path / "teacher"),
+        data=(str(tmp_path / "reviews"), str(tmp_path / "phrases")),
+    )
+    with cheap_baseline():
+        outcome = run(asked)
+    manifest = outcome.published[0].manifest
+    assert [(q.dataset, q.split) for q in manifest.quality] == [
+        ("reviews", "test"),
+        ("phrases", "validation"),
+    ]
+    assert [q.n for q in manifest.quality] == [160, len(outcome.datasets[1].validation)]
+    parity = manifest.builds[0].parity
+    assert parity is not None
+    assert parity.dataset == "reviews+phrases validation"
+    assert manifest.provenance.data == "reviews+phrases"
+    assert manifest.provenance.data_fingerprint == fingerprint(outcome.datasets)
+
+
 def test_a_label_the_teacher_does_not_know(tmp_path: Path) -> None:
     classifier.save(tiny_classifier(), tmp_path / "teacher")
     write_data(tmp_path / "reviews")
@@ -291,7 +320,7 @@ def test_another_family_is_refused_before_the_data_are_read(tmp_path: Path) -> N
     )
     AlbertForSequenceClassification(config).save_pretrained(tmp_path / "teacher")
     tiny_tokenizer().save_pretrained(tmp_path / "teacher")
-    asked = request(tmp_path, backbone=None, teacher=str(tmp_path / "teacher"), data="/absent")
+    asked = request(tmp_path, backbone=None, teacher=str(tmp_path / "teacher"), data=("/absent",))
     with pytest.raises(
         UnsupportedModelError, match="'albert' cannot be compressed; supported: bert, distilb"
     ):
@@ -326,7 +355,7 @@ def test_a_students_first_answers_are_not_its_last(finished: Finished) -> None:
 
 def test_distillation_used_the_unlabelled_texts(finished: Finished) -> None:
     rows = [np.load(path).shape[0] for path in (finished.request.work / "logits").glob("*.npy")]
-    dataset = finished.outcome.dataset
+    (dataset,) = finished.outcome.datasets
     assert dataset.unlabelled is not None
     assert dataset.test is not None
     labelled = len(dataset.train)

@@ -58,7 +58,7 @@ def test_the_builds_are_those_of_the_recipe(finished: Finished) -> None:
         assert parity.label_flip_rate == 0
     for build in builds.values():
         assert build.batch_variance is not None
-        assert build.batch_variance.texts == len(finished.outcome.dataset.validation)
+        assert build.batch_variance.texts == len(finished.outcome.datasets[0].validation)
         assert build.parity is not None
         assert build.parity.limit_note == "the texts are made up and few"
         assert build.parity.dataset == "reviews validation"
@@ -99,7 +99,7 @@ def test_quality_is_what_the_build_answers(finished: Finished) -> None:
     tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
     build = manifest.builds[0]
     engine = load_engine(build.engine, folder / build.file, 1)
-    test = finished.outcome.dataset.test
+    test = finished.outcome.datasets[0].test
     assert test is not None
     right = 0
     for text, label in zip(test.texts, test.labels or (), strict=True):
@@ -127,7 +127,7 @@ def test_provenance_is_enough_and_names_no_path(finished: Finished) -> None:
         origin = finished.manifest(model).provenance
         assert (origin.teacher, origin.recipe, origin.data) == ("backbone", "tiny", "reviews")
         assert origin.recipe_sha256 == finished.request.recipe.sha256
-        assert origin.data_fingerprint == finished.outcome.dataset.fingerprint
+        assert origin.data_fingerprint == finished.outcome.datasets[0].fingerprint
         assert {"torch", "transformers", "onnxruntime"} <= set(origin.libraries)
         assert origin.code_revision is None or re.fullmatch("[0-9a-f]{12}", origin.code_revision)
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", origin.created_at)

@@ -55,6 +55,27 @@ def test_every_format_gives_the_same_rows(suffix: str, tmp_path: Path) -> None:
     assert read_table(path, "text", None).labels is None
 
 
+def test_blank_lines_count_as_rows(tmp_path: Path) -> None:
+    path = tmp_path / "reviews.jsonl"
+    path.write_text('\n{"text": "a", "label": 0}\n\n\n{"text": "b", "label": 1}\n', encoding="utf-8")
+    assert read_table(path, "text", "label").row_numbers == (2, 5)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_further_columns(suffix: str, tmp_path: Path) -> None:
+    """A cell may be empty, and a column may be missing altogether: such rows have no label for that head."""
+    path = tmp_path / f"reviews{suffix}"
+    if suffix == ".csv":
+        path.write_text("text,label,rating\na,0,2\nb,1,\nc,1,10\n", encoding="utf-8")
+    else:
+        rows = [{"text": "a", "label": 0, "rating": "2"}, {"text": "b", "label": 1}]
+        rows += [{"text": "c", "label": 1, "rating": "10"}]
+        path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    table = read_table(path, "text", "label", ("rating", "mood"))
+    assert table.further == {"rating": ("2", None, "10"), "mood": (None, None, None)}
+    assert read_table(path, "text", "label").further == {}
+
+
 def test_a_suffix_in_capitals(tmp_path: Path) -> None:
     write_json_lines(tmp_path / "reviews.JSONL")
     assert len(read_table(tmp_path / "reviews.JSONL", "text", "label").texts) == 3
@@ -63,7 +84,7 @@ def test_a_suffix_in_capitals(tmp_path: Path) -> None:
 def test_other_columns_by_name(tmp_path: Path) -> None:
     path = tmp_path / "reviews.csv"
     path.write_text("id,review,stars\n7,fine,good\n8,poor,bad\n", encoding="utf-8")
-    assert read_table(path, "review", "stars") == Table(str(path), ("fine", "poor"), ("good", "bad"), 2)
+    assert read_table(path, "review", "stars") == Table(str(path), ("fine", "poor"), ("good", "bad"), (2, 3))
 
 
 # file name, its bytes, what the message must say beside the file's name
@@ -158,6 +179,9 @@ def imdb_folder(root: Path) -> Path:
 def test_the_published_imdb_folder(tmp_path: Path) -> None:
     tables = read_imdb_folder(imdb_folder(tmp_path))
     assert (tables["train"].texts, tables["train"].labels) == (("dull", "awful", "grand"), (0, 0, 1))
+    assert tables["train"].further == {}
+    rated = read_imdb_folder(tmp_path, ("rating",))
+    assert rated["train"].further == {"rating": (1, 2, 9)}
     assert (tables["test"].texts, tables["test"].labels) == (("poor", "fine"), (0, 1))
     assert (tables["unlabelled"].texts, tables["unlabelled"].labels) == (("who knows",), None)
 
@@ -194,8 +218,8 @@ def test_a_data_set_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
     hub(monkeypatch, load)
     assert read_hub("stanfordnlp/imdb", "text", "label") == {
-        "train": Table("stanfordnlp/imdb[train]", ("a", "b"), (0, 1)),
-        "unlabelled": Table("stanfordnlp/imdb[unsupervised]", ("c",), None),
+        "train": Table("stanfordnlp/imdb[train]", ("a", "b"), (0, 1), (1, 2)),
+        "unlabelled": Table("stanfordnlp/imdb[unsupervised]", ("c",), None, (1,)),
     }
     assert asked == ["stanfordnlp/imdb"]
 

@@ -103,6 +103,22 @@ def test_it_learns(tmp_path: Path) -> None:
     assert "validation 0.9" in told[-1][2] or "validation 1.0" in told[-1][2]
 
 
+def test_the_mean_of_several_validations_counts(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    train_rows, first = short
+    second = rows_of(48, tmp_path / "data", start=48)
+    settings = training(validation_rows=12)
+    _, progress = run(train_rows, Rows(*first.corpora, *second.corpora), settings, tmp_path / "run")
+    model = tiny_model(layers=1)
+    train(model, true_labels, train_rows, first, settings, tmp_path / "again")
+
+    def right(rows: Rows) -> float:
+        batch = rows.batch(rows.take(12))
+        return float((logits(model, batch).argmax(-1) == batch.labels).float().mean())
+
+    (entry,) = progress.history
+    assert entry["validation_accuracy"] == pytest.approx((right(first) + right(second)) / 2)
+
+
 def test_the_size_of_a_micro_batch_changes_nothing(short: tuple[Rows, Rows], tmp_path: Path) -> None:
     plain = training(epochs=2)
     whole, _ = run(*short, plain, tmp_path / "whole")
