@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from app import logs
 from app.errors import BertpressError, SettingsError
 from app.settings import PREFIX, Settings, read_settings
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("bertpress")
 
-# On a command line the token would be there for every user of the machine to read.
-_NOT_FLAGS = frozenset({"admin_token"})
+# On a command line secrets would be there for every user of the machine to read.
+_NOT_FLAGS = frozenset({"admin_token", "api_keys"})
 # Longer than the idle time of the load balancers in front (AWS: 60 s), so that they close first.
 _KEEP_ALIVE_SECONDS = 75
 
@@ -61,11 +62,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BertpressError: it could not start.
     """
-    logging.basicConfig(
-        level=settings.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.configure(settings.log_level, settings.log_format, sys.stderr)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on %s:%d", f"[{host}]" if ":" in host else host, port)

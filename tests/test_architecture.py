@@ -23,7 +23,8 @@ LAYERS = (
     {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds"}
     | {"app.repository", "app.promotions"},
     {"app.engines", "app.tokenizer"},
-    {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"} | {"app.collectors"},
+    {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
+    | {"app.collectors", "app.logs", "app.energy", "app.throttling"},
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 OPEN_TO_COMPRESSION = {"app", "app.artifact", "app.errors", "app.hardware", "app.tokenizer", "app.engines"}

@@ -174,9 +174,9 @@ def test_a_value_out_of_range_is_one_line_and_exit_1(capsys: pytest.CaptureFixtu
     assert "BERTPRESS_MAX_TEXTS" in capsys.readouterr().err
 
 
-def test_every_setting_but_the_secret_is_a_flag() -> None:
+def test_every_setting_but_the_secrets_is_a_flag() -> None:
     known = {action.dest for action in parser()._actions}
-    assert set(Settings.model_fields) - known == {"admin_token"}
+    assert set(Settings.model_fields) - known == {"admin_token", "api_keys"}
 
 
 def test_flags_are_read() -> None:

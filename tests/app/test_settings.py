@@ -65,6 +65,12 @@ def test_names_of_other_parts_are_known() -> None:
         ({"log_level": "loud"}, "BERTPRESS_LOG_LEVEL"),
         ({"default_timeout_ms": 2000, "max_timeout_ms": 1000}, "max_timeout_ms"),
         ({"max_queue_texts": 5}, "max_queue_texts"),
+        ({"log_format": "xml"}, "BERTPRESS_LOG_FORMAT"),
+        ({"otlp_endpoint": "collector:4317"}, "BERTPRESS_OTLP_ENDPOINT"),
+        ({"watts_per_busy_core": 0.1}, "watts_per_busy_core"),
+        ({"protect_health": True}, "protect_health"),
+        ({"protect_metrics": True, "admin_token": ""}, "protect_metrics"),
+        ({"rate_limit_texts": 0}, "BERTPRESS_RATE_LIMIT_TEXTS"),
     ],
 )
 def test_bad_values_are_one_line(overrides: dict[str, object], message: str) -> None:
