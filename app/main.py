@@ -15,16 +15,18 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from app import errors, hardware
 from app.admission import Admission
 from app.cache import AnswerCache
 from app.metrics import Metrics, Sample
-from app.protocols import admin, health, native
+from app.protocols import admin, health, huggingface, native, text_embeddings_inference
 from app.protocols.edge import Edge
 from app.protocols.errors import error_response
 from app.protocols.fast_lane import FastLane, busy_routes
+from app.protocols.openinference import repository_rest, rest
 from app.registry import Registry
 from app.scheduler import Scheduler
 from app.service import Service
@@ -36,7 +38,6 @@ log = logging.getLogger(__name__)
 STATUSES: tuple[tuple[type[errors.BertpressError], int], ...] = (
     (errors.InvalidRequestError, 400),
     (errors.LimitExceededError, 413),
-    (errors.UnsupportedInputError, 422),
     (errors.UnsupportedInputError, 422),
     (errors.UnknownModelError, 404),
     (errors.DeadlineExceededError, 504),
@@ -102,13 +103,18 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
             parts.service.close()
             parts.registry.close()
 
+    version = _version()
     routers = [
         native.router(parts.service, settings),
+        huggingface.router(parts.service, settings, version),
+        text_embeddings_inference.router(parts.service, settings, version),
+        rest.router(parts.service, settings, version),
+        repository_rest.router(parts.registry, settings),
         admin.router(parts.registry, settings),
         health.router(parts.service, parts.metrics),
     ]
     app = _Application(
-        title="bertpress", version=_version(), lifespan=lifespan, redoc_url=None, redirect_slashes=False
+        title="bertpress", version=version, lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
     app.state.parts = parts
     app.add_middleware(Edge, metrics=parts.metrics)
@@ -227,13 +233,13 @@ async def _answer_known(request: Request, error: Exception) -> Response:
     if isinstance(error, errors.AuthenticationError):
         headers["WWW-Authenticate"] = "Bearer"
     limit = error.limit if isinstance(error, errors.LimitExceededError) else None
-    return error_response(status_of(error), error.code, str(error), request.state.request_id, limit, headers)
+    return _refuse(request, status_of(error), error.code, str(error), limit, headers)
 
 
 async def _answer_invalid_path(request: Request, _: Exception) -> Response:
     """Bodies are parsed by hand; what FastAPI validates is the path. Its own answer would echo it."""
     message = "the path names no model version; GET /v1/models lists them"
-    return error_response(404, "unknown_model", message, request.state.request_id)
+    return _refuse(request, 404, "unknown_model", message)
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -241,12 +247,33 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     codes = {404: ("not_found", "there is no such path; /docs lists them all")}
     codes[405] = ("method_not_allowed", "the path does not take this method; /docs lists what it takes")
     code, message = codes.get(error.status_code, ("http", "the request cannot be answered"))
-    return error_response(error.status_code, code, message, request.state.request_id, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    return _refuse(request, error.status_code, code, message, headers=headers)
 
 
 async def _answer_nobody(request: Request, _: Exception) -> Response:
     """The client left; nobody reads this."""
-    return error_response(499, "client_left", "the client left", request.state.request_id)
+    return _refuse(request, 499, "client_left", "the client left")
+
+
+def _methods(request: Request) -> list[str]:
+    """What a path takes; Starlette's own Allow names the methods of the first route alone."""
+    matching = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
+    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+
+
+def _refuse(
+    request: Request,
+    status: int,
+    code: str,
+    message: str,
+    limit: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    path, request_id = request.scope["path"], request.state.request_id
+    return error_response(status, code, message, request_id, limit, headers, path=path)
 
 
 def _version() -> str:

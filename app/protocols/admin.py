@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.security import HTTPBearer
 
 from app.protocols.auth import check_admin
 from app.protocols.errors import documented
 from app.protocols.native import ModelReply, render_status
+from app.protocols.paths import Name, Version
 from app.registry import Registry
 from app.settings import Settings
 from app.variant import VersionKey
-
-Name = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Version = Annotated[int, Path(ge=1, le=2**31 - 1)]
 
 
 def router(registry: Registry, settings: Settings) -> APIRouter:

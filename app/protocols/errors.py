@@ -21,7 +21,7 @@ _MEANINGS = {
     404: "No such model, version or path.",
     409: "The present state forbids it: not loaded, or the default.",
     413: "The request exceeds a limit, which `limit` gives.",
-    422: "The version cannot be trusted or cannot run here, or the request asks for what no model here can do.",
+    422: "The version cannot be trusted or run here, or no model here can do what is asked.",
     429: "Busy, or more than a key may ask; come back after the seconds in Retry-After.",
     500: "A fault of the service; the log has the request id.",
     503: "Not ready, or shutting down.",

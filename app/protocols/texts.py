@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
 
 from starlette.requests import Request
 
@@ -24,12 +23,7 @@ def check_texts(inputs: object, settings: Settings, name: str = "inputs") -> lis
     """
     if not isinstance(inputs, list) or not inputs:
         raise InvalidRequestError(f"{name} must be a text or a list of at least one text")
-    if len(inputs) > settings.max_texts:
-        raise LimitExceededError(
-            f"{name} has {len(inputs)} texts, at most {settings.max_texts} (BERTPRESS_MAX_TEXTS) go in a "
-            "request; send several requests",
-            limit=settings.max_texts,
-        )
+    check_count(len(inputs), settings, name)
     for index, text in enumerate(inputs):
         if not isinstance(text, str):
             raise InvalidRequestError(f"{name}[{index}] is not a string")
@@ -46,6 +40,16 @@ def check_texts(inputs: object, settings: Settings, name: str = "inputs") -> lis
     return inputs
 
 
+def check_count(count: int, settings: Settings, name: str) -> None:
+    """Raises LimitExceededError where a request has more texts than one may have."""
+    if count > settings.max_texts:
+        raise LimitExceededError(
+            f"{name} has {count} texts, at most {settings.max_texts} (BERTPRESS_MAX_TEXTS) go in a "
+            "request; send several requests",
+            limit=settings.max_texts,
+        )
+
+
 def check_fields(value: object, known: Iterable[str], name: str = "the body") -> Mapping[str, object]:
     """A JSON object without fields that would be ignored.
 
@@ -57,6 +61,20 @@ def check_fields(value: object, known: Iterable[str], name: str = "the body") ->
         raise InvalidRequestError(f"{name} must be an object{example}")
     if not value.keys() <= set(known):
         raise InvalidRequestError(f"{name} has a field other than {', '.join(known)}; leave it out")
+    return value
+
+
+def object_of(document: Mapping[str, object], field: str) -> Mapping[str, object]:
+    """An object of the document; an empty one where it is absent or null.
+
+    Raises:
+        InvalidRequestError: of another type.
+    """
+    value = document.get(field)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidRequestError(f"{field} must be an object")
     return value
 
 
@@ -91,7 +109,7 @@ def one_of(document: Mapping[str, object], field: str, choices: tuple[str, ...],
         return absent
     if value not in choices:
         raise InvalidRequestError(f"{field} must be one of {', '.join(choices)}")
-    return cast(str, value)
+    return value
 
 
 def true_or_false(document: Mapping[str, object], field: str) -> bool:
