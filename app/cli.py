@@ -62,7 +62,7 @@ def serve(settings: Settings) -> int:
     Raises:
         BertpressError: it could not start.
     """
-    logs.configure(settings.log_level, settings.log_format, sys.stderr)
+    logs.configure(settings.log_level, settings.log_format, sys.stderr, log_texts=settings.log_texts)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on %s:%d", f"[{host}]" if ":" in host else host, port)

@@ -4,6 +4,7 @@ BertpressError
 ├── RequestError                 the caller sent something that cannot be answered
 │   ├── InvalidRequestError      malformed, of a wrong type, empty
 │   ├── LimitExceededError       more than a setting allows; carries the limit
+│   │   └── TooManyHeadersError  in the head of a request, which is another status in HTTP
 │   ├── UnsupportedInputError    well formed, but not what the models here read (text pairs)
 │   ├── UnknownModelError        no such model or version
 │   └── DeadlineExceededError    the answer would come, or came, too late
@@ -61,6 +62,10 @@ class LimitExceededError(RequestError):
 
 class UnsupportedInputError(RequestError):
     """The request is well formed and asks for what no model here can do."""
+
+
+class TooManyHeadersError(LimitExceededError):
+    """The request has more headers than a setting allows."""
 
 
 class UnknownModelError(RequestError):

@@ -19,12 +19,18 @@ REQUEST_ID: ContextVar[str | None] = ContextVar("bertpress_request_id", default=
 """Set by the edge in the task of each request; never reset, because the task ends with the request."""
 
 
-def configure(level: str, form: Format, stream: TextIO) -> None:
+TEXTS = logging.getLogger("bertpress.texts")
+"""What clients ask about. Silent unless `configure` is told otherwise."""
+TEXTS.disabled = True
+
+
+def configure(level: str, form: Format, stream: TextIO, *, log_texts: bool = False) -> None:
     """Send every line, Python's warnings too, to one stream; where the root logger has handlers, to those."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.captureWarnings(True)
+    TEXTS.disabled = not log_texts
 
 
 def fields(**values: Any) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,9 +25,11 @@ from app.admission import Admission
 from app.cache import AnswerCache
 from app.metrics import Metrics, Sample
 from app.protocols import admin, health, huggingface, native, text_embeddings_inference
+from app.protocols.cors import allow_origins
 from app.protocols.edge import Edge
 from app.protocols.errors import error_response
 from app.protocols.fast_lane import FastLane, busy_routes
+from app.protocols.gate import Gate
 from app.protocols.openinference import repository_rest, rest
 from app.registry import Registry
 from app.scheduler import Scheduler
@@ -37,6 +41,7 @@ log = logging.getLogger(__name__)
 # The first row whose class matches decides, so a class stands above its base.
 STATUSES: tuple[tuple[type[errors.BertpressError], int], ...] = (
     (errors.InvalidRequestError, 400),
+    (errors.TooManyHeadersError, 431),
     (errors.LimitExceededError, 413),
     (errors.UnsupportedInputError, 422),
     (errors.UnknownModelError, 404),
@@ -64,6 +69,7 @@ class Parts:
     registry: Registry
     admission: Admission
     service: Service
+    gate: Gate
 
 
 def assemble(settings: Settings) -> Parts:
@@ -77,7 +83,8 @@ def assemble(settings: Settings) -> Parts:
     admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
     cache = AnswerCache(settings.cache_bytes)
     service = Service(registry, scheduler, admission, metrics, cache, settings.coalesce)
-    parts = Parts(settings, machine, metrics, scheduler, registry, admission, service)
+    gate = Gate(settings, metrics)
+    parts = Parts(settings, machine, metrics, scheduler, registry, admission, service, gate)
     _add_gauges(parts)
     return parts
 
@@ -117,7 +124,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         title="bertpress", version=version, lifespan=lifespan, redoc_url=None, redirect_slashes=False
     )
     app.state.parts = parts
-    app.add_middleware(Edge, metrics=parts.metrics)
+    app.add_middleware(Edge, **_edge_options(parts))
     app.busy_routes = busy_routes(routers)
     for router in routers:
         app.include_router(router)
@@ -134,10 +141,23 @@ class _Application(FastAPI):
     busy_routes: Mapping[str, APIRoute]
 
     def build_middleware_stack(self) -> ASGIApp:
-        metrics = self.state.parts.metrics
-        return FastLane(
-            super().build_middleware_stack(), self.busy_routes, _answer, lambda lane: Edge(lane, metrics)
+        parts: Parts = self.state.parts
+        edge = partial(Edge, **_edge_options(parts))
+        return allow_origins(
+            FastLane(super().build_middleware_stack(), self.busy_routes, _answer, edge),
+            parts.settings.allowed_origins,
         )
+
+
+def _edge_options(parts: Parts) -> dict[str, Any]:
+    settings = parts.settings
+    return {
+        "metrics": parts.metrics,
+        "gate": parts.gate,
+        "answer_error": _answer_known,
+        "max_headers": settings.max_headers,
+        "log_access": settings.access_log,
+    }
 
 
 def status_of(error: errors.BertpressError) -> int:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, exposition
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-from app.collectors import Counter, CounterFamily, Histogram, HistogramFamily, Read, Reading, Sample
-
-__all__ = ["CONTENT_TYPE", "DISPATCH_REASONS", "Counter", "Histogram", "Metrics", "Sample", "VariantMetrics"]
+from app.collectors import Counter, CounterFamily, Histogram, HistogramFamily, Read, Reading
+from app.collectors import Sample as Sample
 
 CONTENT_TYPE = exposition.CONTENT_TYPE_LATEST
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -168,7 +167,7 @@ class Metrics:
         """Record an HTTP exchange; `route` is a template of the route table or `unmatched`."""
         bound = self._http.get((method, route, status))
         if bound is None:
-            known = method if method in _METHODS else "other"
+            known = known_method(method)
             bound = (
                 self._http_requests.labels(known, route, str(status)),
                 self._http_seconds.labels(route),
@@ -200,3 +199,8 @@ class Metrics:
         family = HistogramFamily(f"bertpress_{name}", documentation, labels, bounds)
         self.registry.register(family)
         return family
+
+
+def known_method(method: str) -> str:
+    """The method, or `other`: clients may send any word."""
+    return method if method in _METHODS else "other"

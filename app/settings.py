@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -117,6 +118,11 @@ class Settings(BaseSettings):
             raise ValueError(f"max_queue_texts must hold one request of max_texts ({self.max_texts})")
         if self.watts_per_busy_core < self.watts_per_idle_core:
             raise ValueError("watts_per_busy_core must not be less than watts_per_idle_core")
+        for origin in self.allowed_origins:
+            if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
+                raise ValueError(
+                    "cors_origins holds what is no origin; write https://example.org, no path"
+                )
         if (self.protect_health or self.protect_metrics) and not self._has_credentials:
             raise ValueError("protect_health and protect_metrics need admin_token, api_keys or api_keys_file")
         return self
@@ -129,7 +135,12 @@ class Settings(BaseSettings):
     @property
     def preloaded(self) -> tuple[str, ...]:
         """The entries of `preload`."""
-        return tuple(entry.strip() for entry in self.preload.split(",") if entry.strip())
+        return _entries(self.preload)
+
+    @property
+    def allowed_origins(self) -> tuple[str, ...]:
+        """The entries of `cors_origins`."""
+        return _entries(self.cors_origins)
 
 
 def read_settings(overrides: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Settings:
@@ -159,3 +170,7 @@ def refuse_unknown_names(environment: Mapping[str, str]) -> None:
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
             raise SettingsError(f"{name[:100]} is not a setting of bertpress; did you mean {nearest}?")
+
+
+def _entries(comma_list: str) -> tuple[str, ...]:
+    return tuple(entry.strip() for entry in comma_list.split(",") if entry.strip())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import orjson
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from app.errors import InvalidRequestError, LimitExceededError
 
@@ -27,21 +29,34 @@ async def read_json(request: Request, max_bytes: int) -> object:
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """Collect the body, giving up at the first byte too many.
+    """Collect the body, giving up at the first byte too many. A slow one is the connection's affair.
 
     Raises:
         LimitExceededError: it is longer than `max_bytes`.
+        ClientDisconnect: the client left before it was whole.
     """
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > max_bytes:
-        raise _too_long(max_bytes)
-    chunks, size = [], 0
-    async for chunk in request.stream():
+    _check_declared(request.scope["headers"], max_bytes)
+    chunks: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk, more = message.get("body", b""), message.get("more_body", False)
         size += len(chunk)
         if size > max_bytes:
             raise _too_long(max_bytes)
         chunks.append(chunk)
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _check_declared(headers: Iterable[tuple[bytes, bytes]], max_bytes: int) -> None:
+    """A body that says itself that it is too long is not even begun."""
+    for name, value in headers:
+        if name == b"content-length":
+            if value.isdigit() and int(value[:20]) > max_bytes:
+                raise _too_long(max_bytes)
+            return
 
 
 def _too_long(max_bytes: int) -> LimitExceededError:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.errors import InvalidRequestError
 from app.job import Priority
 from app.protocols.body import read_json
-from app.protocols.disconnect import UntilDisconnect
 from app.protocols.errors import documented
+from app.protocols.exchange import ask
 from app.protocols.fast_lane import busy
 from app.protocols.texts import (
     LARGEST_VERSION,
@@ -115,8 +115,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
         """Classify one text or several."""
         document = await read_json(request, settings.max_body_bytes)
         asked = parse_predict(document, settings, request.state.received, client_of(request))
-        async with UntilDisconnect(request):
-            answer = await service.predict(asked)
+        answer = await ask(request, service, asked)
         return Response(orjson.dumps(render_answer(answer)), media_type="application/json")
 
     @api.get(

@@ -33,7 +33,7 @@ def test_no_row_of_the_table_hides_another() -> None:
 
 
 def test_what_a_client_can_cause_is_no_500() -> None:
-    assert {status_of(make(kind)) for kind in subclasses(errors.RequestError)[1:]} <= {400, 404, 413, 422, 504}
+    assert {status_of(make(kind)) for kind in subclasses(errors.RequestError)[1:]} <= {400, 404, 413, 422, 431, 504}
 
 
 @pytest.mark.anyio
