@@ -24,7 +24,7 @@ from app import errors, hardware
 from app.admission import Admission
 from app.cache import AnswerCache
 from app.metrics import Metrics, Sample
-from app.protocols import admin, health, huggingface, native, text_embeddings_inference
+from app.protocols import admin, docs, health, huggingface, native, text_embeddings_inference
 from app.protocols.cors import allow_origins
 from app.protocols.edge import Edge
 from app.protocols.errors import error_response
@@ -119,9 +119,15 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         repository_rest.router(parts.registry, settings),
         admin.router(parts.registry, settings),
         health.router(parts.service, parts.metrics),
+        docs.router(),
     ]
     app = _Application(
-        title="bertpress", version=version, lifespan=lifespan, redoc_url=None, redirect_slashes=False
+        title="bertpress",
+        version=version,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
     )
     app.state.parts = parts
     app.add_middleware(Edge, **_edge_options(parts))
