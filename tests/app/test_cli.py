@@ -101,7 +101,7 @@ def test_ten_megabytes_are_refused_and_the_service_goes_on(server: Server) -> No
 def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -> None:
     text = "a great film " * 200
     with (
-        Server(slow_repository, "--sessions", "1") as server,
+        Server(slow_repository, "--no-coalesce", "--sessions", "1") as server,
         ThreadPoolExecutor(8) as pool,
         httpx.Client(timeout=600) as patient,
     ):
@@ -119,7 +119,7 @@ def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -
 
 def test_the_grace_period_ends_it_whatever_is_in_flight(slow_repository: Path) -> None:
     with (
-        Server(slow_repository, "--sessions", "1", "--grace-seconds", "0") as server,
+        Server(slow_repository, "--no-coalesce", "--sessions", "1", "--grace-seconds", "0") as server,
         ThreadPoolExecutor(1) as pool,
         httpx.Client(timeout=600) as patient,
     ):
