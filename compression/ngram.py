@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from app.errors import DataError
 
 # 2^20 buckets: 4 MB of weights.
-_BUCKETS = 1 << 20
+BUCKETS = 1 << 20
 _SMOOTHING = 1.0
 
 
@@ -33,8 +33,11 @@ class NgramClassifier:
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:
         """Class of each text. Shape: (N,)."""
-        scores = self._features.transform(texts) @ self.weights + self.bias
-        return (np.asarray(scores) > 0).astype(np.int64)
+        return (self.scores(texts) > 0).astype(np.int64)
+
+    def scores(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Log-odds of class 1. Shape: (N,)."""
+        return np.asarray(self._features.transform(texts) @ self.weights + self.bias, dtype=np.float32)
 
     @property
     def bytes(self) -> int:
@@ -52,7 +55,7 @@ def load(path: Path) -> NgramClassifier:
     return NgramClassifier(stored[:-1], float(stored[-1]))
 
 
-def fit(texts: Sequence[str], labels: Sequence[int], buckets: int = _BUCKETS) -> NgramClassifier:
+def fit(texts: Sequence[str], labels: Sequence[int], buckets: int = BUCKETS) -> NgramClassifier:
     """Fit on labelled texts.
 
     Raises:

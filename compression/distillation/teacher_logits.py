@@ -1,6 +1,7 @@
 """A teacher's logits on every training row, computed once and kept on disk.
 
-The file is filled in chunks and starts out as NaN, so a stopped run computes only what is missing.
+They are kept per text, as the teacher reads it: a second distillation on fewer, more or other rows computes
+only what no earlier one did. Answers are appended in chunks, so a stopped run computes only what is missing.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,23 +39,21 @@ def teacher_logits(
     A student may learn from logits of lower precision; what a build is judged by is fp32.
     """
     dtype = _AUTOCAST.get(resolve_precision(precision))
-    key = hashlib.sha256(f"{teacher_key} {rows.fingerprint} {dtype}".encode()).hexdigest()[:24]
-    path = cache / f"logits-{key}.npy"
-    if not path.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npy")
-        np.save(partial, np.full((len(rows), classes), np.nan, dtype=np.float32))
-        partial.replace(path)
+    name = hashlib.sha256(f"{teacher_key} {dtype}".encode()).hexdigest()[:24]
+    known = _Known(cache / f"logits-{name}.bin", classes)
     device = next(teacher.parameters()).device.type
-    stored = np.lib.format.open_memmap(path, mode="r+")
+    result = np.empty((len(rows), classes), dtype=np.float32)
     for start in range(0, len(rows), _CHUNK_ROWS):
-        stop = min(start + _CHUNK_ROWS, len(rows))
-        if np.isnan(stored[start:stop]).any():
+        chunk = range(start, min(start + _CHUNK_ROWS, len(rows)))
+        keys = [_key(rows.row(row)) for row in chunk]
+        missing = [row for row, key in zip(chunk, keys, strict=True) if key not in known]
+        if missing:
             with torch.autocast(device, dtype=dtype, enabled=dtype is not None):
-                stored[start:stop] = logits_of(teacher, rows, range(start, stop))
-            stored.flush()
-        report(stop, len(rows), "rows")
-    return torch.from_numpy(np.array(stored))
+                found = logits_of(teacher, rows, missing)
+            known.add([keys[row - start] for row in missing], found)
+        result[chunk.start : chunk.stop] = [known[key] for key in keys]
+        report(chunk.stop, len(rows), "rows")
+    return torch.from_numpy(result)
 
 
 @torch.inference_mode()
@@ -71,3 +71,44 @@ def logits_of(model: nn.Module, rows: Rows, chosen: Sequence[int]) -> npt.NDArra
     result = np.concatenate(parts)
     result[order] = result.copy()
     return result
+
+
+class _Known:
+    """Answers by the key of their text, in memory and at the end of a file.
+
+    The file is records of a key and its logits. A record cut short by a kill is dropped on the next start.
+    """
+
+    def __init__(self, path: Path, classes: int) -> None:
+        self._record = np.dtype([("key", "u1", 16), ("logits", "<f4", classes)])
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        whole = path.stat().st_size // self._record.itemsize * self._record.itemsize
+        if whole < path.stat().st_size:
+            with path.open("r+b") as stream:
+                stream.truncate(whole)
+        stored: Any = np.fromfile(path, dtype=self._record)
+        self._logits: dict[bytes, npt.NDArray[np.float32]] = {
+            row["key"].tobytes(): row["logits"] for row in stored
+        }
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._logits
+
+    def __getitem__(self, key: bytes) -> npt.NDArray[np.float32]:
+        return self._logits[key]
+
+    def add(self, keys: Sequence[bytes], logits: npt.NDArray[np.float32]) -> None:
+        """Remember the answers, and keep them."""
+        records = np.empty(len(keys), dtype=self._record)
+        records["key"] = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 16)
+        records["logits"] = logits
+        with self._path.open("ab") as stream:
+            stream.write(records.tobytes())
+        self._logits |= dict(zip(keys, logits, strict=True))
+
+
+def _key(ids: npt.NDArray[np.int64]) -> bytes:
+    """What a text is known by: a digest of the ids the teacher reads."""
+    return hashlib.blake2b(ids.tobytes(), digest_size=16).digest()

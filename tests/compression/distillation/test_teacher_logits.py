@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import nn
 from compression.batches import Rows
 from compression.distillation import teacher_logits as module
 from compression.distillation.teacher_logits import logits_of, teacher_logits
-from tests.compression.tiny import corpus_of, logits, made_up_reviews, rows_of, tiny_model
+from tests.compression.tiny import corpus_of, logits, made_up_reviews, rows_of, text_settings, tiny_model
 
 
 class Counted(nn.Module):
@@ -67,15 +68,44 @@ def test_a_half_filled_cache_is_filled_up(rows: Rows, tmp_path: Path) -> None:
     assert torch.allclose(found, slow(tiny_model(), rows), atol=1e-5)
 
 
-def test_another_teacher_other_rows_or_another_precision_are_computed_anew(
-    rows: Rows, tmp_path: Path
-) -> None:
+def test_a_record_cut_short_is_dropped(rows: Rows, tmp_path: Path) -> None:
+    first = teacher_logits(tiny_model(), "key", rows, 2, tmp_path)
+    (file,) = tmp_path.glob("logits-*.bin")
+    with file.open("r+b") as stream:
+        stream.truncate(file.stat().st_size - 5)
+    counted = Counted(tiny_model())
+    for _ in range(2):
+        again = teacher_logits(counted, "key", rows, 2, tmp_path)
+        assert torch.allclose(again, first, atol=1e-5)
+    assert counted.answered == 1
+
+
+def test_fewer_rows_are_known_and_of_more_only_the_new_are_computed(rows: Rows, tmp_path: Path) -> None:
+    first = teacher_logits(tiny_model(), "key", rows, 2, tmp_path)
+    counted = Counted(tiny_model())
+    labelled, free = rows.corpora
+    subset = teacher_logits(counted, "key", Rows(free.first(7), labelled), 2, tmp_path)
+    assert torch.equal(subset, torch.cat([first[20:27], first[:20]]))
+    assert counted.answered == 0
+    more = Rows(corpus_of(made_up_reviews()[10:60], tmp_path / "data"))
+    found = teacher_logits(counted, "key", more, 2, tmp_path)
+    assert counted.answered == 20
+    assert torch.equal(found[:30], first[10:40])
+    assert torch.allclose(found, slow(tiny_model(), more), atol=1e-5)
+
+
+def test_a_text_read_to_another_length_is_another_text(tmp_path: Path) -> None:
+    rows = rows_of(20, tmp_path / "data")
+    shorter = Rows(replace(rows.corpora[0], settings=text_settings(5)))
+    teacher_logits(tiny_model(), "key", rows, 2, tmp_path)
+    found = teacher_logits(tiny_model(), "key", shorter, 2, tmp_path)
+    assert torch.allclose(found, slow(tiny_model(), shorter), atol=1e-5)
+
+
+def test_another_teacher_or_another_precision_is_computed_anew(rows: Rows, tmp_path: Path) -> None:
     first = teacher_logits(tiny_model(), "one", rows, 2, tmp_path)
     other = teacher_logits(tiny_model(seed=9), "other", rows, 2, tmp_path)
     assert not torch.allclose(first, other, atol=1e-3)
-    fewer = Counted(tiny_model())
-    teacher_logits(fewer, "one", rows_of(20, tmp_path / "data"), 2, tmp_path)
-    assert fewer.answered == 20
     coarse = Counted(tiny_model())
     rounded = teacher_logits(coarse, "one", rows, 2, tmp_path, precision="bf16")
     assert coarse.answered == 40
