@@ -6,18 +6,17 @@ import asyncio
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from app import errors, hardware
@@ -131,7 +130,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     )
     app.state.parts = parts
     app.add_middleware(Edge, **_edge_options(parts))
-    app.busy_routes = busy_routes(routers)
+    app.routers, app.busy_routes = routers, busy_routes(routers)
     for router in routers:
         app.include_router(router)
     app.add_exception_handler(errors.BertpressError, _answer_known)
@@ -144,6 +143,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
 class _Application(FastAPI):
     """FastAPI, with a lane past its middleware and route matching for the routes that carry the load."""
 
+    routers: Sequence[APIRouter]
     busy_routes: Mapping[str, APIRoute]
 
     def build_middleware_stack(self) -> ASGIApp:
@@ -275,7 +275,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     code, message = codes.get(error.status_code, ("http", "the request cannot be answered"))
     headers = dict(error.headers or {})
     if error.status_code == 405:
-        headers["Allow"] = ", ".join(_methods(request))
+        headers["Allow"] = ", ".join(_methods(request)) or headers.get("Allow", "")
     return _refuse(request, error.status_code, code, message, headers=headers)
 
 
@@ -285,9 +285,17 @@ async def _answer_nobody(request: Request, _: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What a path takes; Starlette's own Allow names the methods of the first route alone."""
-    matching = (route for route in request.app.routes if route.matches(request.scope)[0] != Match.NONE)
-    return sorted({method for route in matching for method in getattr(route, "methods", None) or ()})
+    """What a path takes; Starlette's own Allow names the methods of one route alone."""
+    path = request.scope["path"]
+    return sorted(
+        {
+            method
+            for router in request.app.routers
+            for route in router.routes
+            if isinstance(route, APIRoute) and route.path_regex.match(path)
+            for method in route.methods
+        }
+    )
 
 
 def _refuse(
