@@ -18,13 +18,13 @@ from typing import Any
 from app import artifact
 from app.artifact import TokenizerSettings
 from app.errors import ParityError, UnsupportedModelError
-from compression import classifier, corpus, data
+from compression import classifier, data
 from compression.classifier import Classifier
-from compression.corpus import Corpus
-from compression.data import Dataset, DataSettings, Split
+from compression.data import Dataset, DataSettings
 from compression.publish import Published
 from compression.recipe import TEACHER, Recipe
-from compression.stages.base import Context, Corpora, Input, Stage
+from compression.stages.base import Context, Input, Stage
+from compression.stages.reading import corpora_of
 from compression.stages.training import finetune
 from compression.training import Report
 
@@ -89,7 +89,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     context = Context(
         recipe=request.recipe,
         datasets=datasets,
-        all_corpora=tuple(_corpora(dataset, model, text, request.work) for dataset in datasets),
+        all_corpora=tuple(corpora_of(dataset, model, text, request.work) for dataset in datasets),
         text=text,
         teacher=Input(Path(source), _identity(source)),
         teacher_source=source,
@@ -113,23 +113,6 @@ def _text_settings(recipe: Recipe, model: Classifier) -> TokenizerSettings:
         truncation=text.truncation,
         head_tokens=text.head,
         pad_token_id=model.pad_token_id,
-    )
-
-
-def _corpora(dataset: Dataset, model: Classifier, text: TokenizerSettings, work: Path) -> Corpora:
-    folder, cache = work / "tokenizer", work / "tokens"
-    model.tokenizer.save_pretrained(folder)
-    file = folder / artifact.TOKENIZER_FILE
-
-    def tokenized(split: Split) -> Corpus:
-        return corpus.build(split, file, text, cache, dataset.name)
-
-    return Corpora(
-        name=dataset.name,
-        train=tokenized(dataset.train),
-        validation=tokenized(dataset.validation),
-        test=None if dataset.test is None else tokenized(dataset.test),
-        unlabelled=None if dataset.unlabelled is None else tokenized(dataset.unlabelled),
     )
 
 

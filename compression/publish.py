@@ -24,6 +24,7 @@ from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rat
 from compression.parity import GateSettings
 from compression.provenance import provenance
 from compression.stages.base import Context, Corpora, Input
+from compression.stages.reading import read_by
 from compression.training import Report
 
 # Logits of a build may differ this much between machines: fp32 sums in another order, and int8 activations
@@ -72,8 +73,9 @@ def publish(
     """
     candidates = [_candidate(source.folder) for source in inputs]
     source = classifier.load(str(candidates[0].build.model_folder))
-    expected = _reference(source, gate, context)
-    sources = _files(source, context, folder)
+    own, taught = read_by(source, context), context.all_corpora
+    expected = _reference(source, gate, own)
+    sources = _files(source, own, folder)
     proven = [_prove(candidate, expected, gate, sources) for candidate in candidates]
     invariant = proven[0].batch_invariant
     draft = Manifest(
@@ -82,14 +84,15 @@ def publish(
         description=description,
         heads=(Head(name="label", labels=source.labels),),
         architecture=describe(source.model),
-        tokenizer=context.text,
+        tokenizer=own.text,
         builds=tuple(proven),
         files=(),
-        probes=_probes(proven, candidates, context, sources[artifact.TOKENIZER_FILE]),
-        quality=tuple(_quality(candidates[0], invariant, part, context) for part in context.all_corpora),
-        cost=cost.measure(
-            candidates[0].build, candidates[0].path, candidates[0].engine, context.text.max_tokens
+        probes=_probes(proven, candidates, own, sources[artifact.TOKENIZER_FILE]),
+        quality=tuple(
+            _quality(candidates[0], invariant, part, as_taught, context)
+            for part, as_taught in zip(own.all_corpora, taught, strict=True)
         ),
+        cost=cost.measure(candidates[0].build, candidates[0].path, candidates[0].engine, own.text.max_tokens),
         provenance=provenance(context),
     )
     sources["README.md"] = model_card.write(draft, folder / "README.md")
@@ -166,15 +169,20 @@ def _probes(
     return tuple(probes)
 
 
-def _quality(candidate: Candidate, invariant: bool, part: Corpora, context: Context) -> Quality:
-    """Judge the first build on a data set's test part, or on validation where there is none."""
+def _quality(
+    candidate: Candidate, invariant: bool, part: Corpora, as_taught: Corpora, context: Context
+) -> Quality:
+    """Judge the first build on a data set's test part, or on validation where there is none.
+
+    `part` and `as_taught` are the same texts as the build and as the teacher read them.
+    """
     split = "validation" if part.test is None else "test"
-    rows = Rows(part.test or part.validation)
+    rows, teacher_rows = Rows(part.test or part.validation), Rows(as_taught.test or as_taught.validation)
     taught_by = classifier.load(str(context.teacher.folder))
     report = context.report(f"teacher's logits on {part.name} {split}")
     classes, cache = len(taught_by.labels), context.work / "logits"
     expected = teacher_logits(
-        taught_by.model, context.teacher.key, rows, classes, cache, report=report
+        taught_by.model, context.teacher.key, teacher_rows, classes, cache, report=report
     ).numpy()
     logits = _answers(
         candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {part.name} {split}")

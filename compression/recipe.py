@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -57,12 +58,14 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _is_an_order_that_makes_sense(self) -> Recipe:
-        given = {TEACHER: "model"}
+        given, tokenizers = {TEACHER: "model"}, {TEACHER: TEACHER}
         for stage in self.stages:
             if stage.name in given:
                 raise ValueError(f"two stages are named {stage.name!r}")
             stage.check_inputs(given)
+            _check_tokenizers(stage, tokenizers)
             given[stage.name] = stage.gives
+            tokenizers[stage.name] = stage.name if stage.changes_tokenizer else tokenizers[stage.inputs[0]]
         if not any(stage.kind == "publish" for stage in self.stages):
             raise ValueError("no stage of kind 'publish': the run would end without a model")
         return self
@@ -143,6 +146,19 @@ def parse(body: str, source: str) -> Recipe:
         raise RecipeError(f"{source} is not valid TOML: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"{source}: {_first_problem(error)}") from error
+
+
+def _check_tokenizers(stage: Stage, tokenizers: Mapping[str, str]) -> None:
+    """A loss that compares tokens needs the same ones; `tokenizers` says whence each model has its own."""
+    distillation = getattr(stage, "distillation", None)
+    if distillation is None or not distillation.compares_tokens:
+        return
+    for source in stage.inputs[1:]:
+        if tokenizers[source] != tokenizers[stage.inputs[0]]:
+            raise ValueError(
+                f"stage {stage.name!r} compares hidden states token by token, and {stage.inputs[0]!r} has "
+                f"another tokenizer than {source!r}; distil them before the vocabulary is pruned"
+            )
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -26,6 +26,11 @@ class DistillationSettings(Settings):
     hidden_weight: float = Field(default=0.0, ge=0)
     unlabelled_rows: int = Field(default=0, ge=-1)
 
+    @property
+    def compares_tokens(self) -> bool:
+        """Whether student and teacher must see a text as the same tokens."""
+        return self.hidden_weight > 0
+
 
 class DistillationObjective:
     """Soft labels from logits computed once, true labels where there are any, hidden states as they come.

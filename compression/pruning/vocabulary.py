@@ -28,19 +28,25 @@ from compression.corpus import Corpus
 from compression.pruning import tokenizer_file
 from compression.pruning.tokenizer_file import Document
 
-Counts = npt.NDArray[np.int64]
+# How often each id stands in texts: a number, or a share of all tokens.
+Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
 # Written by transformers beside tokenizer.json, with the old ids.
 _STALE_FILES = ("vocab.txt", "vocab.json", "merges.txt", "added_tokens.json")
 
 
-def piece_counts(corpora: Iterable[Corpus], vocabulary: int) -> Counts:
+def piece_counts(corpora: Iterable[Corpus], vocabulary: int) -> npt.NDArray[np.int64]:
     """How often each id stands in the texts, whole and untruncated. Shape: (vocabulary,)."""
     counts = np.zeros(vocabulary, dtype=np.int64)
     for corpus in corpora:
         ids = corpus.ids[corpus.offsets[0] : corpus.offsets[-1]]
         counts += np.bincount(ids, minlength=vocabulary)[:vocabulary]
     return counts
+
+
+def evenly_weighted(counts: Sequence[Counts]) -> npt.NDArray[np.float64]:
+    """Shares of all tokens when every data set counts the same, however large. Shape: (vocabulary,)."""
+    return np.asarray(np.mean([each / each.sum() for each in counts], axis=0))
 
 
 def ranked(
@@ -56,7 +62,7 @@ def ranked(
     order = dict.fromkeys(sorted(tokenizer_file.special_ids(document) | set(also)))
     order |= dict.fromkeys(sorted(tokenizer_file.character_ids(document, wanted)))
     needed, made_of = len(order), tokenizer_file.components(document)
-    known = sorted(tokenizer_file.vocabulary(document).values(), key=lambda index: -int(counts[index]))
+    known = sorted(tokenizer_file.vocabulary(document).values(), key=lambda index: -float(counts[index]))
     for index in known:
         for part in _with_components(index, made_of):
             order.setdefault(part)

@@ -92,12 +92,14 @@ class Stage(Settings):
     """A named step of a recipe. Its fields, name and inputs aside, decide its result.
 
     `takes` says what each input must be (the last one stands for all further; `a|b` is either), `gives`
-    what comes out, `input_count` how few and how many inputs there may be.
+    what comes out, `input_count` how few and how many inputs there may be. After `changes_tokenizer` the
+    same text is other ids.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("model",)
     gives: ClassVar[str] = "model"
     input_count: ClassVar[tuple[int, int]] = (1, 1)
+    changes_tokenizer: ClassVar[bool] = False
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     inputs: tuple[str, ...] = Field(min_length=1)

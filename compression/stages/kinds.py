@@ -10,8 +10,9 @@ from compression.stages.builds import ExportStage, QuantizeStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
 from compression.stages.training import DistilStage, StudentStage
+from compression.stages.vocabulary import VocabularyStage
 
 Stage = Annotated[
-    StudentStage | DistilStage | PruneStage | ExportStage | QuantizeStage | PublishStage,
+    StudentStage | DistilStage | PruneStage | VocabularyStage | ExportStage | QuantizeStage | PublishStage,
     Field(discriminator="kind"),
 ]

@@ -15,6 +15,7 @@ from compression.distillation.objective import DistillationSettings
 from compression.evaluation import batches
 from compression.pruning import structured
 from compression.stages.base import Context, Input, Stage
+from compression.stages.reading import read_by
 from compression.stages.training import distil
 from compression.teacher import true_labels
 from compression.training import TrainingSettings
@@ -53,7 +54,7 @@ class PruneStage(Stage):
 
 
 def _remove_least_important(model: Classifier, kept: tuple[int, int], rows: int, context: Context) -> None:
-    labelled = context.training_rows()
+    labelled = read_by(model, context).training_rows()
     sample = batches(labelled, labelled.take(rows), tokens=2048)
     scores = structured.importance(model.model, true_labels, sample)
     structured.remove(model.model, structured.choose(scores, *kept))

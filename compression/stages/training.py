@@ -10,12 +10,14 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from app.errors import RecipeError
 from compression import classifier
 from compression.architecture import layer_shapes
 from compression.classifier import Classifier
 from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.teacher_logits import teacher_logits
 from compression.stages.base import Context, Input, Stage
+from compression.stages.reading import read_by
 from compression.students import keep_layers
 from compression.teacher import true_labels
 from compression.training import TrainingSettings, train
@@ -69,17 +71,31 @@ def distil(
     folder: Path,
     title: str,
 ) -> None:
-    """Train the student in place; every stage that recovers what it took away calls this."""
-    rows = context.training_rows(distillation.unlabelled_rows)
-    taught_by = classifier.load(str(teacher.folder)).model
+    """Train the student in place; every stage that recovers what it took away calls this.
+
+    The teacher reads the rows with its tokenizer, the student with its own.
+
+    Raises:
+        RecipeError: a loss compares tokens, and the two do not have the same ones.
+    """
+    teaching = classifier.load(str(teacher.folder))
+    own, theirs = read_by(student, context), read_by(teaching, context)
+    own_rows = own.training_rows(distillation.unlabelled_rows)
+    rows = theirs.training_rows(distillation.unlabelled_rows)
+    if distillation.compares_tokens and own_rows.fingerprint != rows.fingerprint:
+        raise RecipeError(
+            f"{title}: hidden states are compared token by token, and the student's tokenizer is not its "
+            "teacher's; distil them before the vocabulary is pruned, or set hidden_weight to 0"
+        )
+    taught_by = teaching.model
     nn.Module.to(taught_by, _device())
     report = context.report(f"{title}: teacher's logits")
     classes, cache = len(student.labels), context.work / "logits"
     logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)
     layers = (len(layer_shapes(student.model)), len(layer_shapes(taught_by)))
     objective = DistillationObjective(distillation, logits, taught_by, layers)
-    validation = context.validation_rows()
-    train(student.model, objective, rows, validation, training, folder / "training", context.report(title))
+    validation, report = own.validation_rows(), context.report(title)
+    train(student.model, objective, own_rows, validation, training, folder / "training", report)
 
 
 def _device() -> str:

@@ -17,7 +17,8 @@ _NAMES = {"pad_token": 0, "unk_token": 1, "cls_token": 2, "sep_token": 3, "mask_
 def wordpiece_tokenizer() -> PreTrainedTokenizerFast:
     """Characters, some endings and whole words; a placeholder stands between the special tokens."""
     words = {word for text in TEXTS for word in text.split()}
-    letters = sorted({letter for word in words for letter in word})
+    # More letters than the reviews have: the id of a latency measurement may be as large as 99.
+    letters = sorted({letter for word in words for letter in word} | set("αβγδεζηθικλμνξοπρστυφχψω"))
     pieces = ["[PAD]", "[unused0]", *_SPECIAL[1:], *letters, *(f"##{letter}" for letter in letters)]
     pieces += ["##ing", "##ful", "mov", "##less", *sorted(words - set(letters))]
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(pieces)}, unk_token="[UNK]"))
