@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import resource
 import socket
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,8 +23,10 @@ log = logging.getLogger("bertpress")
 
 # On a command line secrets would be there for every user of the machine to read.
 _NOT_FLAGS = frozenset({"admin_token", "api_keys"})
-# Longer than the idle time of the load balancers in front (AWS: 60 s), so that they close first.
-_KEEP_ALIVE_SECONDS = 75
+# uvicorn's ticks are a tenth of a second
+_TICKS_BETWEEN_LOOKS = 10
+# files beside the connections: models, libraries, the log
+_OTHER_FILES = 256
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +66,7 @@ def serve(settings: Settings) -> int:
         BertpressError: it could not start.
     """
     logs.configure(settings.log_level, settings.log_format, sys.stderr, log_texts=settings.log_texts)
+    _allow_files(settings.max_connections + _OTHER_FILES)
     listener = listen(settings.host, settings.port)
     host, port = listener.getsockname()[:2]
     log.info("listening on %s:%d", f"[{host}]" if ":" in host else host, port)
@@ -71,7 +75,9 @@ def serve(settings: Settings) -> int:
     import uvicorn
 
     from app.main import create_app
+    from app.protocols.connection import ConnectionLimits, connection_class, is_worth_logging
 
+    logging.getLogger("uvicorn.error").addFilter(is_worth_logging)
     failures: list[Exception] = []
 
     def leave(error: Exception) -> None:
@@ -79,15 +85,22 @@ def serve(settings: Settings) -> int:
         server.should_exit = True
 
     app = create_app(settings, on_failed_start=leave)
+    parts = app.state.parts
     config = uvicorn.Config(
         app,
+        http=connection_class(ConnectionLimits.from_settings(settings), parts.metrics),
+        ws="none",
         log_config=None,
-        access_log=settings.access_log,
+        access_log=False,  # the edge writes its own
         server_header=False,
-        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies or None,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.grace_seconds,
     )
-    server = _server(config, app.state.parts.admission.close)
+    server = _server(config, parts.admission.close)
+    connections = server.server_state.connections
+    parts.metrics.add_gauge("connections", "Connections open.", (), lambda: [((), len(connections))])
     server.run(sockets=[listener])
     if failures:
         raise failures[0]
@@ -109,11 +122,21 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
+def _allow_files(count: int) -> None:
+    """Let the process have that many open files, as far as the system allows: often no more than 1024 are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _server(config: uvicorn.Config, stop_admitting: Any) -> uvicorn.Server:
     import uvicorn
 
+    from app.protocols.connection import cut_slow
+
     class Server(uvicorn.Server):
-        """Uvicorn's, except that being told to stop is not an error: the exit code is 0."""
+        """Uvicorn's, except that it ends slow connections, and that being told to stop is not an error."""
 
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
@@ -125,6 +148,11 @@ def _server(config: uvicorn.Config, stop_admitting: Any) -> uvicorn.Server:
         def handle_exit(self, sig: int, frame: Any) -> None:
             stop_admitting()
             super().handle_exit(sig, frame)
+
+        async def on_tick(self, counter: int) -> bool:
+            if counter % _TICKS_BETWEEN_LOOKS == 0:
+                cut_slow(self.server_state.connections)
+            return await super().on_tick(counter)
 
     return Server(config)
 

@@ -102,7 +102,7 @@ async def ask(request: Request, service: Service, asked: PredictRequest) -> Answ
     exchange.gate.charge(exchange.client, len(asked.texts))
     if not TEXTS.disabled:
         TEXTS.info("asked about", extra=fields(texts=list(asked.texts)))
-    async with UntilDisconnect(request):
+    with UntilDisconnect(request):
         exchange.answer = answer = await service.predict(asked)
     return answer
 

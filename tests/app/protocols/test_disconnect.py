@@ -70,7 +70,7 @@ async def test_a_block_that_ends_first_is_left_alone() -> None:
     connection = Connection()
     request = Request(scope(), connection.receive)
     await request.body()
-    async with UntilDisconnect(request) as watch:
+    with UntilDisconnect(request) as watch:
         watch._start()
         await asyncio.sleep(0)
     connection.left.set()
@@ -83,21 +83,20 @@ async def test_the_block_is_cancelled_and_the_task_is_not() -> None:
     request = Request(scope(), connection.receive)
     await request.body()
     connection.left.set()
-    with pytest.raises(ClientDisconnect):
-        async with UntilDisconnect(request):
-            await asyncio.Event().wait()
+    with pytest.raises(ClientDisconnect), UntilDisconnect(request):
+        await asyncio.Event().wait()
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
 async def test_errors_and_foreign_cancellations_pass() -> None:
     request = Request(scope(), Connection().receive)
     await request.body()
-    with pytest.raises(ZeroDivisionError):
-        async with UntilDisconnect(request):
-            raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError), UntilDisconnect(request):
+        raise ZeroDivisionError
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0), UntilDisconnect(request):
-            await asyncio.Event().wait()
+        async with asyncio.timeout(0):
+            with UntilDisconnect(request):
+                await asyncio.Event().wait()
 
 
 async def test_leaving_in_the_middle_of_the_body(serve: Serve) -> None:
