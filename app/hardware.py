@@ -100,7 +100,7 @@ def usable_cores(root: Path = ROOT, affinity: int | None = None) -> int:
 def cpu_quota(root: Path = ROOT) -> float | None:
     """Cores' worth of time the cgroup grants, over all its ancestors; None when it is not limited."""
     quotas = []
-    for folder in _cgroup_folders(root, "cpu"):
+    for folder in cgroup_folders(root, "cpu"):
         words = _words(folder / "cpu.max") or [
             *_words(folder / "cpu.cfs_quota_us"),
             *_words(folder / "cpu.cfs_period_us"),
@@ -113,7 +113,7 @@ def cpu_quota(root: Path = ROOT) -> float | None:
 def memory_limit_bytes(root: Path = ROOT) -> int:
     """The smallest of the cgroup's limits and the machine's memory; 0 if neither can be read."""
     limits = []
-    for folder in _cgroup_folders(root, "memory"):
+    for folder in cgroup_folders(root, "memory"):
         words = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
         if words and words[0].isdigit() and int(words[0]) < _UNLIMITED_BYTES:
             limits.append(int(words[0]))
@@ -137,7 +137,7 @@ def return_free_memory() -> None:
         trim(0)
 
 
-def _cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
+def cgroup_folders(root: Path, controller: str) -> Iterator[Path]:
     """Folders that limit this process, from its own cgroup up to the mount: a parent's limit holds too."""
     for mount_point, mount_root, is_v2 in _cgroup_mounts(root, controller):
         path = _cgroup_path(root, "" if is_v2 else controller)
