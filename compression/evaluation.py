@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from compression.batches import Batch, Rows, by_token_budget
 
@@ -24,6 +25,23 @@ class Scores:
     accuracy: float
     loss: float
     n: int
+
+
+# How good a model is on the chosen rows; asked without gradients, the model in eval mode.
+Judge = Callable[[nn.Module, Rows, Sequence[int]], Scores]
+
+
+def by_labels(model: nn.Module, rows: Rows, chosen: Sequence[int]) -> Scores:
+    """Judge a classifier by the true labels."""
+    device = next(model.parameters()).device
+
+    def predict(batch: Batch) -> torch.Tensor:
+        batch = batch.to(device)
+        output = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        logits: torch.Tensor = output.logits.float().cpu()
+        return logits
+
+    return score(predict, rows, chosen)
 
 
 def score(predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence[int]) -> Scores:

@@ -7,11 +7,10 @@ from its last checkpoint and ends with the weights an uninterrupted run has.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -21,16 +20,18 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import PreTrainedModel, get_scheduler
+from transformers import get_scheduler
 
 from app.errors import TrainingError
 from app.hardware import resident_memory_bytes
+from compression.averaging import AveragedWeights
 from compression.batches import Batch, Rows, by_token_budget, plan_epoch
-from compression.evaluation import Scores, mean_of, score
-from compression.memory import Heartbeat, PeakResident, available_bytes, died_of_memory, fitting_budget
+from compression.evaluation import Judge, Scores, by_labels, mean_of
+from compression.memory import PeakResident, available_bytes, fitting_budget
+from compression.optimizer import parameter_groups
 from compression.precision import Precision, resolve_precision
+from compression.run_folder import RunFolder
 from compression.settings import Settings
 
 # Told after every step: steps done, steps in all, and a note.
@@ -46,12 +47,18 @@ _MICRO_BATCH_TOKENS = {"cpu": 2048, "cuda": 32768}
 
 
 class TrainingSettings(Settings):
-    """How a model is trained. Rows per step and everything else here decide the result; memory does not."""
+    """How a model is trained. Rows per step and everything else here decide the result; memory does not.
+
+    `layer_decay` below 1 lets each layer learn that much slower than the one above it. `average_decay` above
+    0 (0.99 to 0.9999) judges and keeps an exponential mean of the weights instead of the last ones.
+    """
 
     epochs: int | float = Field(default=2, gt=0)
     rows_per_step: int = Field(default=32, ge=1)
     micro_batch_tokens: int | None = Field(default=None, ge=1)
     learning_rate: float = Field(default=6e-5, gt=0)
+    layer_decay: float = Field(default=1.0, gt=0, le=1)
+    average_decay: float = Field(default=0.0, ge=0, lt=1)
     weight_decay: float = Field(default=0.01, ge=0)
     warmup_fraction: float = Field(default=0.06, ge=0, le=1)
     schedule: Literal["linear", "cosine", "constant"] = "linear"
@@ -66,7 +73,7 @@ class TrainingSettings(Settings):
 
 
 class Objective(Protocol):
-    """What is minimised."""
+    """What is minimised. One that is a module has parameters of its own, which learn with the model's."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Loss of each row. Shape: (B,)."""
@@ -98,25 +105,27 @@ class Progress:
 
 
 def train(
-    model: PreTrainedModel,
+    model: nn.Module,
     objective: Objective,
     rows: Rows,
     validation: Rows,
     settings: TrainingSettings,
     folder: Path,
     report: Report = silent,
+    judge: Judge = by_labels,
 ) -> Progress:
     """Train in place; the model ends with its best weights on validation.
 
     With several validation corpora it is their mean that counts: each the same, however many rows it has.
 
-    `folder` keeps checkpoints; called again with the same arguments, training goes on where it was.
+    `folder` keeps checkpoints; called again with the same arguments, training goes on where it was. `judge`
+    says how good the model is on some rows.
 
     Raises:
-        TrainingError: the loss is not finite, one row does not fit into memory, or the
-            folder is of another run.
+        TrainingError: the loss is not finite, one row does not fit into memory, no checkpoint can be read,
+            or the folder is of another run.
     """
-    return _Run(model, objective, rows, validation, settings, folder, report).train()
+    return _Run(model, objective, rows, validation, settings, folder, report, judge).train()
 
 
 class _Run:
@@ -124,22 +133,17 @@ class _Run:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         objective: Objective,
         rows: Rows,
         validation: Rows,
         settings: TrainingSettings,
         folder: Path,
         report: Report,
+        judge: Judge,
     ) -> None:
-        self.settings, self.objective, self.rows, self.folder, self.report = (
-            settings,
-            objective,
-            rows,
-            folder,
-            report,
-        )
-        self.validation = validation
+        self.settings, self.objective, self.rows = settings, objective, rows
+        self.validation, self.report, self.judge = validation, report, judge
         self.chosen = [
             [part.start + row for row in corpus.take(settings.validation_rows)]
             for part, corpus in zip(validation.parts(), validation.corpora, strict=True)
@@ -150,70 +154,54 @@ class _Run:
         _set_dropout(model, settings.dropout)
         self.bare = model
         self.steps_per_epoch = math.ceil(len(rows) / settings.rows_per_step)
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, settings), lr=settings.learning_rate, fused=True
-        )
-        total = self.total_steps = math.ceil(self.steps_per_epoch * settings.epochs)
-        schedule = get_scheduler(settings.schedule, optimizer, int(settings.warmup_fraction * total), total)
-        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
+        self.total_steps = math.ceil(self.steps_per_epoch * settings.epochs)
+        self._prepare(model)
         budget = settings.micro_batch_tokens or _MICRO_BATCH_TOKENS[self.accelerator.device.type]
         self.progress = Progress(micro_batch_tokens=budget)
         self.accelerator.register_for_checkpointing(self.progress)
+        self.averaged = AveragedWeights(model, settings.average_decay) if settings.average_decay else None
+        if self.averaged is not None:
+            self.accelerator.register_for_checkpointing(self.averaged)
+        self.folder = RunFolder(folder, self.accelerator)
+
+    def _prepare(self, model: nn.Module) -> None:
+        """Optimizer and schedule over the model and what the objective brings of its own."""
+        settings, total = self.settings, self.total_steps
+        rate, decay = settings.learning_rate, settings.weight_decay
+        groups = parameter_groups(model, rate, decay, settings.layer_decay)
+        if isinstance(self.objective, nn.Module) and any(True for _ in self.objective.parameters()):
+            self.objective.to(self.accelerator.device)
+            groups += parameter_groups(self.objective, rate, decay)
+            self.accelerator.register_for_checkpointing(self.objective)
+        optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
+        schedule = get_scheduler(settings.schedule, optimizer, int(settings.warmup_fraction * total), total)
+        self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
+        self.learning = [weight for group in groups for weight in group["params"]]
 
     def train(self) -> Progress:
         self._start()
         self.saved_at = time.monotonic()
         while not self.progress.finished:
             self._epoch()
-        self.heartbeat.unlink(missing_ok=True)
-        if self.best.is_file():
-            self.bare.load_state_dict(load_file(self.best, device=str(self.accelerator.device)))
+        self.folder.finish()
+        best = self.folder.best()
+        if best is not None:
+            self.bare.load_state_dict(best)
         self.accelerator.free_memory()
         self.bare.forward = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).forward
         self.bare.eval()
         return self.progress
 
-    @property
-    def best(self) -> Path:
-        return self.folder / "best.safetensors"
-
-    @property
-    def heartbeat(self) -> Path:
-        return self.folder / "running.json"
-
     def _start(self) -> None:
         """Begin, or go on from the last checkpoint."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._check_identity()
-        checkpoint = self._last_checkpoint()
-        if checkpoint is not None:
-            self._resume(checkpoint)
-        killed = died_of_memory(self.heartbeat)
+        self.folder.claim({"settings": self.settings.model_dump(mode="json"), "rows": self.rows.fingerprint})
+        resumed = self.folder.restore()
+        killed = self.folder.died_of_memory()
         if killed is not None:
             self.progress.micro_batch_tokens = max(1, killed.micro_batch_tokens // 2)
-        elif checkpoint is None and self.accelerator.device.type == "cpu":
+        elif not resumed and self.accelerator.device.type == "cpu":
             self.progress.micro_batch_tokens = self._probed_budget()
-        self._beat()
-
-    def _check_identity(self) -> None:
-        """A folder belongs to one run: the same settings on the same rows."""
-        identity = {"settings": self.settings.model_dump(mode="json"), "rows": self.rows.fingerprint}
-        path = self.folder / "run.json"
-        if not path.is_file():
-            partial = path.with_suffix(".partial")
-            partial.write_text(json.dumps(identity), encoding="utf-8")
-            partial.replace(path)
-        elif json.loads(path.read_text(encoding="utf-8")) != identity:
-            raise TrainingError(f"{self.folder} holds another training run; remove it or give another folder")
-
-    def _resume(self, checkpoint: Path) -> None:
-        try:
-            self.accelerator.load_state(str(checkpoint))
-        except Exception as error:  # torch, safetensors and pickle each raise their own
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise TrainingError(
-                f"{checkpoint} cannot be read ({reason}); remove it to go on without"
-            ) from error
+        self.folder.beat(self.progress.micro_batch_tokens)
 
     def _probed_budget(self) -> int:
         """The micro-batch that fits this machine, tried on the longest rows."""
@@ -274,10 +262,12 @@ class _Run:
                 f"the loss became {loss} in epoch {self.progress.epoch + 1}, step {self.progress.step + 1}; "
                 f"lower the learning rate (now {self.settings.learning_rate}) or use precision fp32"
             )
-        self.accelerator.clip_grad_norm_(self.model.parameters(), self.settings.max_gradient_norm)
+        self.accelerator.clip_grad_norm_(self.learning, self.settings.max_gradient_norm)
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
+        if self.averaged is not None:
+            self.averaged.update()
         return loss
 
     def _accumulate(self, rows: list[int]) -> float:
@@ -293,8 +283,20 @@ class _Run:
         return float(loss.detach())
 
     def _evaluate(self, loss: float) -> None:
-        scores = mean_of([score(self._logits, self.validation, chosen) for chosen in self.chosen])
+        with self._weights_to_judge():
+            scores = mean_of([self.judge(self.model, self.validation, chosen) for chosen in self.chosen])
+            self._remember(loss, scores)
         self.model.train()
+        self._tell(loss)
+
+    @contextmanager
+    def _weights_to_judge(self) -> Iterator[None]:
+        self.model.eval()
+        averaged = nullcontext() if self.averaged is None else self.averaged.in_place()
+        with averaged, torch.inference_mode(), self.accelerator.autocast():
+            yield
+
+    def _remember(self, loss: float, scores: Scores) -> None:
         progress = self.progress
         progress.history.append(
             {
@@ -306,49 +308,19 @@ class _Run:
         )
         if _merit(scores) > progress.best:
             progress.best, progress.stale = _merit(scores), 0
-            self._keep_best()
+            self.folder.keep_best(self.bare.state_dict())
         else:
             progress.stale += 1
             progress.finished = progress.stale >= self.settings.patience
-        self._tell(loss)
-
-    def _logits(self, batch: Batch) -> torch.Tensor:
-        self.model.eval()
-        batch = batch.to(self.accelerator.device)
-        with torch.inference_mode(), self.accelerator.autocast():
-            output = self.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
-        logits: torch.Tensor = output.logits.float().cpu()
-        return logits
-
-    def _keep_best(self) -> None:
-        partial = self.folder / "best.partial"
-        save_file({name: tensor.contiguous() for name, tensor in self.bare.state_dict().items()}, partial)
-        partial.replace(self.best)
 
     def _save_if_due(self) -> None:
         if time.monotonic() - self.saved_at >= self.settings.checkpoint_seconds:
             self._save()
 
     def _save(self) -> None:
-        """A checkpoint under a partial name first, so that every checkpoint is a whole one."""
-        progress = self.progress
-        name = f"checkpoint-{progress.epoch:04d}-{progress.step:08d}"
-        partial = self.folder / "checkpoint.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        self.accelerator.save_state(str(partial))
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        partial.rename(self.folder / name)
-        for older in self.folder.glob("checkpoint-*"):
-            if older.name != name:
-                shutil.rmtree(older)
-        self._beat()
+        self.folder.save_checkpoint(self.progress.epoch, self.progress.step)
+        self.folder.beat(self.progress.micro_batch_tokens)
         self.saved_at = time.monotonic()
-
-    def _last_checkpoint(self) -> Path | None:
-        return max(self.folder.glob("checkpoint-*"), default=None, key=lambda path: path.name)
-
-    def _beat(self) -> None:
-        Heartbeat.now(self.progress.micro_batch_tokens, 0).write(self.heartbeat)
 
     def _tell(self, loss: float) -> None:
         progress = self.progress
@@ -377,17 +349,3 @@ def _set_dropout(model: nn.Module, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-
-
-def _parameter_groups(model: nn.Module, settings: TrainingSettings) -> list[dict[str, Any]]:
-    """Weight decay for matrices only, not for biases and LayerNorm."""
-    decayed = [
-        parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim > 1
-    ]
-    others = [
-        parameter for parameter in model.parameters() if parameter.requires_grad and parameter.ndim <= 1
-    ]
-    return [
-        {"params": decayed, "weight_decay": settings.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from app.errors import TrainingError
-from compression import memory
+from compression import memory, run_folder
 from compression import training as trainer
 from compression.batches import Batch, Rows
 from compression.evaluation import Scores
@@ -229,7 +229,7 @@ def killed_at(operation: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[
             Path: ("rename", "replace", "write_text", "unlink"),
             shutil: ("rmtree",),
             Accelerator: ("save_state",),
-            trainer: ("save_file",),
+            run_folder: ("save_file",),
         }.items():
             for name in names:
                 patched.setattr(owner, name, watched(name, getattr(owner, name)))
@@ -324,20 +324,17 @@ def test_the_last_epoch_may_be_a_part_of_one(
         assert run(*short, settings, tmp_path / str(at_call))[1].history == progress.history
 
 
-def test_early_stopping_keeps_the_best_weights(
-    short: tuple[Rows, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_early_stopping_keeps_the_best_weights(short: tuple[Rows, Rows], tmp_path: Path) -> None:
     accuracies = iter([0.5, 0.7, 0.6, 0.7, 0.9])
     seen: list[Weights] = []
     model = tiny_model()
 
-    def score(*_: object) -> Scores:
+    def judge(*_: object) -> Scores:
         seen.append({name: value.clone() for name, value in model.state_dict().items()})
         return Scores(accuracy=next(accuracies), loss=0.5, n=10)
 
-    monkeypatch.setattr(trainer, "score", score)
     settings = training(epochs=9, patience=2, evaluations_per_epoch=1)
-    progress = train(model, true_labels, *short, settings, tmp_path / "run")
+    progress = train(model, true_labels, *short, settings, tmp_path / "run", judge=judge)
     assert len(progress.history) == 4  # 0.7 was not beaten twice
     assert progress.finished
     assert same(dict(model.state_dict()), seen[1])
@@ -369,18 +366,102 @@ def test_a_loss_that_is_not_finite(short: tuple[Rows, Rows], tmp_path: Path) -> 
         run(*short, SHORT, tmp_path / "run", objective)
 
 
-def test_a_broken_checkpoint_is_named(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+def test_a_broken_checkpoint_with_none_before_it_is_named(short: tuple[Rows, Rows], tmp_path: Path) -> None:
     with pytest.raises(Killed):
         run(*short, SHORT, tmp_path / "run", killing_objective(5))
-    checkpoint = next((tmp_path / "run").glob("checkpoint-*"))
-    (checkpoint / "model.safetensors").write_bytes(b"broken")
+    checkpoints = sorted((tmp_path / "run").glob("checkpoint-*"))
+    for checkpoint in checkpoints:
+        (checkpoint / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(TrainingError) as raised:
         run(*short, SHORT, tmp_path / "run")
-    assert str(checkpoint) in str(raised.value)
+    assert str(checkpoints[0]) in str(raised.value)
     assert "remove it to go on without" in str(raised.value)
     assert "\n" not in str(raised.value)
-    shutil.rmtree(checkpoint)
+    for checkpoint in checkpoints:
+        shutil.rmtree(checkpoint)
     assert same(run(*short, SHORT, tmp_path / "run")[0], run(*short, SHORT, tmp_path / "whole")[0])
+
+
+@pytest.mark.parametrize("broken", ["model.safetensors", "optimizer.bin", "custom_checkpoint_0.pkl"])
+def test_behind_a_broken_checkpoint_stands_the_one_before(
+    broken: str, short: tuple[Rows, Rows], tmp_path: Path
+) -> None:
+    whole, expected = run(*short, SHORT, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(*short, SHORT, tmp_path / "run", killing_objective(5))
+    _, last = sorted((tmp_path / "run").glob("checkpoint-*"))
+    (last / broken).write_bytes(b"broken")
+    steps: list[int] = []
+    resumed, progress = run(*short, SHORT, tmp_path / "run", report=lambda done, *_: steps.append(done))
+    assert steps[0] == 3  # the first two were in the one before
+    assert same(resumed, whole)
+    assert progress.history == expected.history
+
+
+AVERAGED = SHORT.model_copy(update={"average_decay": 0.6})
+
+
+def test_averaged_weights_are_judged_and_kept(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    """Beside the slow way: the weights after every step, and their mean by the definition."""
+    after: list[Weights] = []
+    judged: list[Weights] = []
+
+    def judge(model: nn.Module, *_: object) -> Scores:
+        judged.append({name: value.clone() for name, value in model.state_dict().items()})
+        return Scores(accuracy=len(judged) / 10, loss=0.5, n=10)
+
+    def watch(_done: int, _total: int, _note: str) -> None:
+        weights = {name: value.clone() for name, value in model.state_dict().items()}
+        if not after or not same(weights, after[-1]):
+            after.append(weights)
+
+    model = tiny_model(layers=1)
+    mean = {name: value.clone() for name, value in model.state_dict().items()}
+    train(model, true_labels, *short, AVERAGED, tmp_path / "run", watch, judge)
+    assert len(after) == len(judged) == 4
+    for step, (weights, seen) in enumerate(zip(after, judged, strict=True), start=1):
+        decay = min(0.6, (1 + step) / (10 + step))
+        mean = {name: decay * mean[name] + (1 - decay) * weights[name] for name in mean}
+        assert all(torch.allclose(seen[name].float(), mean[name].float(), atol=1e-6) for name in mean)
+    assert same(dict(model.state_dict()), judged[-1])
+    assert not same(judged[-1], after[-1])
+
+
+@pytest.mark.parametrize("at_call", [3, 5, 6])
+def test_a_resumed_run_has_the_same_mean(at_call: int, short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    whole, expected = run(*short, AVERAGED, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(*short, AVERAGED, tmp_path / "run", killing_objective(at_call))
+    resumed, progress = run(*short, AVERAGED, tmp_path / "run")
+    assert same(resumed, whole)
+    assert progress.history == expected.history
+
+
+class Scaled(nn.Module):
+    """An objective with a parameter of its own; kills itself at the n-th call."""
+
+    def __init__(self, at_call: int = 0) -> None:
+        super().__init__()
+        self.scale, self.calls, self.at_call = nn.Parameter(torch.tensor([1.0])), 0, at_call
+
+    def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+        self.calls += 1
+        if self.calls == self.at_call:
+            raise Killed
+        return self.scale * true_labels(model, batch)
+
+
+def test_an_objective_may_learn_too(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    objective = Scaled()
+    whole, expected = run(*short, SHORT, tmp_path / "whole", objective)
+    assert float(objective.scale.detach()) < 0.99
+    with pytest.raises(Killed):
+        run(*short, SHORT, tmp_path / "run", Scaled(at_call=5))
+    again = Scaled()
+    resumed, progress = run(*short, SHORT, tmp_path / "run", again)
+    assert torch.equal(again.scale, objective.scale)
+    assert same(resumed, whole)
+    assert progress.history == expected.history
 
 
 def test_a_folder_of_another_run(short: tuple[Rows, Rows], tmp_path: Path) -> None:
@@ -514,7 +595,7 @@ def test_killed_for_memory_before_the_first_checkpoint(
     assert run(*short, settings, tmp_path / "run")[1].micro_batch_tokens == 100
 
 
-def test_checkpoints_are_as_rare_as_asked_and_one_is_kept(
+def test_checkpoints_are_as_rare_as_asked_and_two_are_kept(
     short: tuple[Rows, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved: list[str] = []
@@ -529,24 +610,15 @@ def test_checkpoints_are_as_rare_as_asked_and_one_is_kept(
     assert len(saved) == 2  # at the end of each epoch
     run(*short, SHORT, tmp_path / "often")
     assert len(saved) == 2 + 6
-    for folder in ("rare", "often"):
+    for folder, before_last in (("rare", "checkpoint-0001-00000000"), ("often", "checkpoint-0001-00000002")):
         kept = sorted(path.name for path in (tmp_path / folder).iterdir())
-        assert kept == ["best.safetensors", "checkpoint-0002-00000000", "run.json"]
+        assert kept == ["best.safetensors", before_last, "checkpoint-0002-00000000", "run.json"]
 
 
 def test_dropout_is_what_the_settings_say(short: tuple[Rows, Rows], tmp_path: Path) -> None:
     model = tiny_model()
     train(model, true_labels, *short, training(dropout=0.25), tmp_path / "run")
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.25}
-
-
-def test_biases_do_not_decay() -> None:
-    model = tiny_model()
-    decayed, others = trainer._parameter_groups(model, TrainingSettings(weight_decay=0.1))
-    assert (decayed["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
-    assert {parameter.ndim for parameter in decayed["params"]} == {2}
-    assert {parameter.ndim for parameter in others["params"]} == {1}
-    assert len(decayed["params"]) + len(others["params"]) == len(list(model.parameters()))
 
 
 def test_the_identity_of_a_run_is_readable(short: tuple[Rows, Rows], tmp_path: Path) -> None:
