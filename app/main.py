@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from app import errors, hardware
 from app.admission import Admission
 from app.cache import AnswerCache
+from app.machine_metrics import add_machine_metrics
 from app.metrics import Metrics, Sample
 from app.protocols import admin, docs, health, huggingface, native, text_embeddings_inference
 from app.protocols.cors import allow_origins
@@ -85,6 +86,7 @@ def assemble(settings: Settings) -> Parts:
     gate = Gate(settings, metrics)
     parts = Parts(settings, machine, metrics, scheduler, registry, admission, service, gate)
     _add_gauges(parts)
+    add_machine_metrics(metrics, machine, settings)
     return parts
 
 
@@ -293,7 +295,7 @@ def _methods(request: Request) -> list[str]:
             for router in request.app.routers
             for route in router.routes
             if isinstance(route, APIRoute) and route.path_regex.match(path)
-            for method in route.methods
+            for method in route.methods or ()
         }
     )
 

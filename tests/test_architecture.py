@@ -24,7 +24,7 @@ LAYERS = (
     | {"app.repository", "app.promotions"},
     {"app.engines", "app.tokenizer"},
     {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
-    | {"app.collectors", "app.logs", "app.energy", "app.throttling"},
+    | {"app.collectors", "app.logs", "app.energy", "app.throttling", "app.machine_metrics"},
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 OPEN_TO_COMPRESSION = {"app", "app.artifact", "app.errors", "app.hardware", "app.tokenizer", "app.engines"}
