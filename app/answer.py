@@ -29,12 +29,14 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went; queue and inference are the largest over the texts."""
+    """Where the time went; queue, inference and batch are the largest over the texts."""
 
     queue_seconds: float
     tokenize_seconds: float
     inference_seconds: float
     total_seconds: float
+    batch_rows: int = 0
+    """Texts in the forward pass; 0 where none was run for this request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ class Job:
         self.submitted = 0.0
         self.queue_seconds = 0.0
         self.inference_seconds = 0.0
+        self.batch_rows = 0
         self.on_done = on_done
         self.finished = False
         self._unanswered = len(self.rows)
@@ -67,13 +68,16 @@ class Job:
         """Logits of every row, in order; the job is finished without error."""
         return [logits for logits in self.logits if logits is not None]
 
-    def answer(self, row: Row, logits: Logits, queue_seconds: float, inference_seconds: float) -> bool:
+    def answer(
+        self, row: Row, logits: Logits, queue_seconds: float, inference_seconds: float, batch_rows: int = 1
+    ) -> bool:
         """Record one row's logits; True if that was the last one missing."""
         if self.finished:
             return False
         self.logits[row.index] = logits
         self.queue_seconds = max(self.queue_seconds, queue_seconds)
         self.inference_seconds = max(self.inference_seconds, inference_seconds)
+        self.batch_rows = max(self.batch_rows, batch_rows)
         self._unanswered -= 1
         self.finished = self._unanswered == 0
         return self.finished

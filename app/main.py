@@ -224,6 +224,12 @@ def _add_gauges(parts: Parts) -> None:
     )
     add("queue_depth", "Texts waiting for a forward pass.", model, per_model(lambda v: len(v.queue)))
     add(
+        "queue_age_seconds",
+        "How long the text that has waited longest has waited.",
+        model,
+        per_model(scheduler.oldest_wait_seconds),
+    )
+    add(
         "requests_in_flight",
         "Prediction requests being answered.",
         (),

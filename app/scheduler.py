@@ -139,6 +139,12 @@ class Scheduler:
             running = sum(max(batch.predicted_end - now, 0.0) for batch in self._running)
             return (waiting + running) / self.workers
 
+    def oldest_wait_seconds(self, variant: Variant) -> float:
+        """How long the row that has waited longest for this variant has waited; 0 where none waits."""
+        with self._wake:
+            now = self._clock()
+            return max((now - row.job.submitted for row in variant.queue.rows()), default=0.0)
+
     def waiting_rows(self) -> int:
         """Rows in all queues."""
         return sum(len(variant.queue) for variant in self._variants)
@@ -224,7 +230,7 @@ class Scheduler:
             done = [
                 row.job
                 for row, row_logits in zip(batch.rows, logits, strict=True)
-                if row.job.answer(row, row_logits, batch.taken - row.job.submitted, seconds)
+                if row.job.answer(row, row_logits, batch.taken - row.job.submitted, seconds, len(batch.rows))
             ]
         # Before the answers go out: who has one may look at the metrics at once.
         _observe(batch, seconds)

@@ -191,6 +191,7 @@ class Service:
             raise job.error
         work.queue_seconds = max(work.queue_seconds, job.queue_seconds)
         work.inference_seconds = max(work.inference_seconds, job.inference_seconds)
+        work.batch_rows = max(work.batch_rows, job.batch_rows)
         labels, temperature = variant.manifest.labels, variant.manifest.calibration_temperature
         return [
             predict(logits, item, labels, temperature)
@@ -215,6 +216,7 @@ class _Work:
     tokenize_seconds: float = 0.0
     queue_seconds: float = 0.0
     inference_seconds: float = 0.0
+    batch_rows: int = 0
     predictions: dict[str, Prediction] = field(default_factory=dict)
 
     def keep(self, texts: Sequence[str], predictions: Sequence[Prediction]) -> None:
@@ -222,7 +224,9 @@ class _Work:
 
     def timing(self, now: float) -> Timing:
         total = now - self.request.received
-        return Timing(self.queue_seconds, self.tokenize_seconds, self.inference_seconds, total)
+        return Timing(
+            self.queue_seconds, self.tokenize_seconds, self.inference_seconds, total, self.batch_rows
+        )
 
 
 async def _before(deadline: float, awaited: Awaitable[T]) -> T:
@@ -248,6 +252,8 @@ def _observe(variant: Variant, predictions: Sequence[Prediction], timing: Timing
     metrics.request_seconds.observe(timing.total_seconds)
     for prediction in predictions:
         metrics.predictions[prediction.label].inc()
+        metrics.input_tokens.observe(prediction.tokens)
+        metrics.confidence.observe(prediction.score)
 
 
 def _wake_up(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> Callable[[Job], None]:

@@ -35,3 +35,18 @@ def test_the_cost_ratio_is_actual_over_predicted(bench: Bench) -> None:
     bench.done.get()
     # predicted: 3 seconds of the fake cost model; the fake engine needs next to nothing
     assert bench.variant.metrics.cost_ratio.read()[1] == pytest.approx(0.0, abs=0.2)
+
+
+def test_the_oldest_wait_is_the_longest(bench: Bench) -> None:
+    assert bench.scheduler.oldest_wait_seconds(bench.variant) == 0.0
+    bench.submit([5, 1])
+    bench.clock.now = 7.0
+    bench.submit([6, 2], deadline=8.0)
+    bench.clock.now = 7.5
+    assert bench.scheduler.oldest_wait_seconds(bench.variant) == 7.5
+
+
+def test_a_job_knows_how_large_its_batch_was(bench: Bench) -> None:
+    bench.submit([5, 1], [6, 2], [7, 3])
+    bench.scheduler.start()
+    assert bench.done.get().batch_rows == 3

@@ -82,6 +82,10 @@ async def test_metrics_can_be_parsed_and_count(serve: Serve) -> None:
     for name in ("request", "queue", "tokenize"):
         assert samples[f"bertpress_{name}_duration_seconds_count", *model] == 1
     assert samples["bertpress_batch_rows_sum", *model] == 2
+    assert samples["bertpress_input_tokens_sum", *model] == 8
+    assert samples["bertpress_input_tokens_count", *model] == 2
+    assert 1 <= samples["bertpress_confidence_sum", *model] <= 2
+    assert samples["bertpress_queue_age_seconds", *model] == 0
     assert samples["bertpress_resident_memory_bytes",] > 1e6
     assert samples["bertpress_queue_depth", *model] == 0
     assert samples["bertpress_model_default", *model] == 1
