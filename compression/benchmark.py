@@ -106,7 +106,7 @@ def _bind(answer: Callable[[str], object], text: str) -> Callable[[], object]:
 
 
 def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Path) -> list[Contender]:
-    versions = _latest_versions(models)
+    versions = latest_versions(models)
     first_folder, first = versions[0]
     contenders = [_bert_base(first_folder, first, threads)]
     if dataset is not None:
@@ -114,7 +114,8 @@ def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Pa
     return contenders + [_variant(folder, manifest, threads) for folder, manifest in versions]
 
 
-def _latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
+def latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
+    """The newest version of every model of a repository."""
     found = []
     for name in artifact.model_names(models):
         numbers = artifact.versions(models, name)

@@ -44,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
     _add_benchmark(
         commands.add_parser("benchmark", help="variants beside BERT-base and a linear model, in one run")
     )
+    _add_pairs(
+        commands.add_parser("pairs", help="variants on sentences minimally edited to the opposite sentiment")
+    )
     return options
 
 
@@ -128,6 +131,23 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=_benchmark)
 
 
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        type=Path,
+        default=Path("models"),
+        metavar="DIR",
+        help="model repository (default: models)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="PATH",
+        help="labelled data to fit the linear n-gram model on, which is then shown beside the variants",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the scores to a file as well")
+    parser.set_defaults(run=_pairs)
+
+
 def _compress(options: argparse.Namespace) -> int:
     from rich.console import Console
 
@@ -177,6 +197,13 @@ def _benchmark(options: argparse.Namespace) -> int:
 
     _quiet()
     return benchmark(options.models, options.data, options.rounds, options.texts, options.json)
+
+
+def _pairs(options: argparse.Namespace) -> int:
+    from compression import pairs
+
+    _quiet()
+    return pairs.main(options.models, options.data, options.json)
 
 
 if __name__ == "__main__":

@@ -156,7 +156,9 @@ def test_a_wrong_recipe_is_one_line(
     assert asked == []
 
 
-@pytest.mark.parametrize("options", [["--help"], ["compress", "--help"], ["benchmark", "--help"]])
+@pytest.mark.parametrize(
+    "options", [["--help"], ["compress", "--help"], ["benchmark", "--help"], ["pairs", "--help"]]
+)
 def test_help(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(options)
