@@ -148,6 +148,17 @@ class _Application(FastAPI):
     routers: Sequence[APIRouter]
     busy_routes: Mapping[str, APIRoute]
 
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's document, without the answer to invalid paths that it believes it gives."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operation in (each for path in document["paths"].values() for each in path.values()):
+                if "HTTPValidationError" in str(operation["responses"].get("422")):
+                    del operation["responses"]["422"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(name, None)
+        return super().openapi()
+
     def build_middleware_stack(self) -> ASGIApp:
         parts: Parts = self.state.parts
         edge = partial(Edge, **_edge_options(parts))

@@ -29,7 +29,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         Depends(HTTPBearer(auto_error=False, description="BERTPRESS_ADMIN_TOKEN")),
     ]
     api = APIRouter(prefix="/admin/models/{name}/{version}", tags=["admin"], dependencies=guards)
-    responses = {200: {"model": ModelReply}, **documented(400, 401, 403, 404, 409, 422, 500, 503)}
+    responses = {200: {"model": ModelReply}, **documented(403, 404, 409, 422)}
 
     async def carry_out(operation: Callable[[VersionKey], Awaitable[None]], key: VersionKey) -> Response:
         await operation(key)

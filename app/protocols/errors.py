@@ -19,12 +19,14 @@ _MEANINGS = {
     401: "Credentials are missing or wrong.",
     403: "The admin interface is closed because no token is set.",
     404: "No such model, version or path.",
+    408: "The request was not complete in time.",
     409: "The present state forbids it: not loaded, or the default.",
     413: "The request exceeds a limit, which `limit` gives.",
     422: "The version cannot be trusted or run here, or no model here can do what is asked.",
     429: "Busy, or more than a key may ask; come back after the seconds in Retry-After.",
+    431: "More or longer headers than are read.",
     500: "A fault of the service; the log has the request id.",
-    503: "Not ready, or shutting down.",
+    503: "Not ready, shutting down, or out of connections.",
     504: "The answer would not be, or was not, ready in time.",
 }
 _REQUEST_ID: dict[str, Any] = {
@@ -42,6 +44,9 @@ _HEADERS: dict[int, dict[str, Any]] = {
         }
     },
 }
+# what the connection and the edge answer before a route is asked
+_EVERYWHERE = (400, 408, 431, 500, 503)
+_AT_THE_GATE = (401, 429)
 _FLAT_PATHS = frozenset({"/", "/predict", "/info", "/health", "/v2"})
 
 ErrorType = Literal["Unhealthy", "Backend", "Overloaded", "Validation"]
@@ -114,14 +119,18 @@ def error_type(status: int) -> ErrorType:
     return "Backend" if status >= 500 else "Validation"
 
 
-def documented(*statuses: int, flat: bool = False) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's `responses` for these statuses."""
+def documented(*statuses: int, flat: bool = False, free: bool = False) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's `responses` for these statuses and for those that every route can answer with.
+
+    A `free` route is open to everybody at any rate, unless a setting protects it.
+    """
     model = FlatErrorReply if flat else ErrorReply
+    gate = _AT_THE_GATE[:1] if free else _AT_THE_GATE
     return {
         status: {
             "model": model,
             "description": _MEANINGS[status],
             "headers": {**_REQUEST_ID, **_HEADERS.get(status, {})},
         }
-        for status in statuses
+        for status in sorted({*statuses, *_EVERYWHERE, *gate})
     }

@@ -30,7 +30,9 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     api = APIRouter(tags=["health"])
 
     @api.get(
-        "/health/live", response_class=Response, responses={200: {"model": LiveReply}, **documented(500)}
+        "/health/live",
+        response_class=Response,
+        responses={200: {"model": LiveReply}, **documented(free=True)},
     )
     async def live() -> Response:
         """200 unless only a restart helps."""
@@ -40,7 +42,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     @api.get(
         "/health/ready",
         response_class=Response,
-        responses={200: {"model": ReadyReply}, **documented(500, 503)},
+        responses={200: {"model": ReadyReply}, **documented(free=True)},
     )
     async def ready() -> Response:
         """200 when the default model has passed its probes and is warm."""
@@ -51,7 +53,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
     @api.get(
         "/metrics",
         response_class=Response,
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **documented(free=True)},
     )
     async def scrape() -> Response:
         """Everything measured, for Prometheus."""

@@ -21,6 +21,8 @@ from app.protocols.exchange import ask
 from app.protocols.fast_lane import busy
 from app.protocols.scores import SCORES, LabelScore, ranked
 from app.protocols.texts import (
+    LARGEST_NUMBER,
+    Text,
     check_fields,
     check_texts,
     client_of,
@@ -43,7 +45,9 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    top_k: int | None = Field(None, ge=1, description="at most so many labels a text; all if absent")
+    top_k: int | None = Field(
+        None, ge=1, le=LARGEST_NUMBER, description="at most so many labels a text; all if absent"
+    )
     function_to_apply: Literal["softmax", "sigmoid", "none"] | None = Field(
         None, description="softmax if absent: the calibrated probabilities; none gives the logits"
     )
@@ -65,10 +69,7 @@ class ClassifyBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: (
-        Annotated[str, Field(min_length=1, pattern=r"\S")]
-        | Annotated[list[Annotated[str, Field(min_length=1, pattern=r"\S")]], Field(min_length=1)]
-    )
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
     parameters: Parameters | None = None
     options: Options | None = None
 
@@ -117,7 +118,7 @@ def router(service: Service, settings: Settings, version: str) -> APIRouter:
         response_class=Response,
         responses={
             200: {"model": ClassifyReply},
-            **documented(400, 401, 404, 409, 413, 422, 429, 500, 503, 504, flat=True),
+            **documented(404, 409, 413, 422, 504, flat=True),
         },
         openapi_extra={"requestBody": body},
     )
@@ -129,7 +130,7 @@ def router(service: Service, settings: Settings, version: str) -> APIRouter:
         answer = await ask(request, service, asked)
         return Response(orjson.dumps(render_ranked(answer, scoring)), media_type="application/json")
 
-    @api.get("/", response_class=Response, responses={200: {"model": ServiceReply}})
+    @api.get("/", response_class=Response, responses={200: {"model": ServiceReply}, **documented(flat=True)})
     async def find() -> Response:
         """Where to find what."""
         return Response(index, media_type="application/json")
@@ -174,7 +175,7 @@ def parse_classify(
         client=client,
     )
     function = one_of(parameters, "function_to_apply", tuple(SCORES), "softmax")
-    return asked, Scoring(function, whole_number(parameters, "top_k", 1, None))
+    return asked, Scoring(function, whole_number(parameters, "top_k", 1))
 
 
 def render_ranked(answer: Answer, scoring: Scoring) -> list[list[dict[str, object]]]:

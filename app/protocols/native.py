@@ -17,6 +17,7 @@ from app.protocols.fast_lane import busy
 from app.protocols.texts import (
     LARGEST_VERSION,
     PRIORITIES,
+    Text,
     check_fields,
     check_texts,
     client_of,
@@ -36,10 +37,7 @@ class PredictBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    inputs: (
-        Annotated[str, Field(min_length=1, pattern=r"\S")]
-        | Annotated[list[Annotated[str, Field(min_length=1, pattern=r"\S")]], Field(min_length=1)]
-    )
+    inputs: Text | Annotated[list[Text], Field(min_length=1)]
     model: str | None = Field(None, description="a model of the repository; the default one if absent")
     version: int | None = Field(None, ge=1, le=LARGEST_VERSION, description="its promoted version if absent")
     timeout_ms: int | None = Field(None, ge=1, description="after that long the answer is 504")
@@ -107,7 +105,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
     @api.post(
         "/predict",
         response_class=Response,
-        responses={200: {"model": PredictReply}, **documented(400, 404, 409, 413, 422, 429, 500, 503, 504)},
+        responses={200: {"model": PredictReply}, **documented(404, 409, 413, 422, 504)},
         openapi_extra={"requestBody": body_schema},
     )
     @busy
@@ -121,7 +119,7 @@ def router(service: Service, settings: Settings) -> APIRouter:
     @api.get(
         "/models",
         response_class=Response,
-        responses={200: {"model": ModelsReply}, **documented(422, 500)},
+        responses={200: {"model": ModelsReply}, **documented(422)},
     )
     async def models() -> Response:
         """List every version in the repository."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Annotated
 
+from pydantic import Field
 from starlette.requests import Request
 
 from app.errors import InvalidRequestError, LimitExceededError
@@ -12,6 +14,11 @@ from app.settings import Settings
 
 PRIORITIES: tuple[Priority, ...] = ("high", "normal", "low")
 LARGEST_VERSION = 2**31 - 1
+LARGEST_NUMBER = 2**53 - 1
+"""Beyond it, JSON libraries disagree on what a whole number is."""
+_A_CHARACTER = r"[^\s\x1c-\x1f\x85\ufeff]"
+Text = Annotated[str, Field(min_length=1, pattern=_A_CHARACTER)]
+"""A text as OpenAPI describes it: with a character that is no space, whoever reads the expression."""
 
 
 def check_texts(inputs: object, settings: Settings, name: str = "inputs") -> list[str]:
@@ -78,7 +85,9 @@ def object_of(document: Mapping[str, object], field: str) -> Mapping[str, object
     return value
 
 
-def whole_number(document: Mapping[str, object], field: str, least: int, most: int | None) -> int | None:
+def whole_number(
+    document: Mapping[str, object], field: str, least: int, most: int = LARGEST_NUMBER
+) -> int | None:
     """A number of the document; None where it is absent or null.
 
     Raises:
@@ -87,15 +96,17 @@ def whole_number(document: Mapping[str, object], field: str, least: int, most: i
     value = document.get(field)
     if value is None:
         return None
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int)
-        or value < least
-        or (most is not None and value > most)
-    ):
-        upper = "up" if most is None else f"to {most}"
-        raise InvalidRequestError(f"{field} must be a whole number from {least} {upper}")
-    return value
+    number = as_whole(value)
+    if number is None or not least <= number <= most:
+        raise InvalidRequestError(f"{field} must be a whole number from {least} to {most}")
+    return number
+
+
+def as_whole(value: object) -> int | None:
+    """A JSON value as a whole number if it is one; 7.0 is, as JSON Schema has it, and true is not."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def one_of(document: Mapping[str, object], field: str, choices: tuple[str, ...], absent: str) -> str:

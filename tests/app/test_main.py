@@ -4,6 +4,7 @@ import pytest
 
 from app import errors
 from app.main import STATUSES, status_of
+from app.protocols.errors import is_flat
 from tests.app.conftest import Serve
 
 
@@ -33,7 +34,14 @@ def test_no_row_of_the_table_hides_another() -> None:
 
 
 def test_what_a_client_can_cause_is_no_500() -> None:
-    assert {status_of(make(kind)) for kind in subclasses(errors.RequestError)[1:]} <= {400, 404, 413, 422, 431, 504}
+    assert {status_of(make(kind)) for kind in subclasses(errors.RequestError)[1:]} <= {
+        400,
+        404,
+        413,
+        422,
+        431,
+        504,
+    }
 
 
 @pytest.mark.anyio
@@ -43,6 +51,22 @@ async def test_openapi_tells_of_the_real_bodies(serve: Serve) -> None:
         assert (await running.http.get("/docs")).status_code == 200
     assert "HTTPValidationError" not in str(document)
     assert set(document["paths"]) == {
+        "/",
+        "/predict",
+        "/health",
+        "/info",
+        "/v2",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/v2/models/{name}",
+        "/v2/models/{name}/ready",
+        "/v2/models/{name}/infer",
+        "/v2/models/{name}/versions/{version}",
+        "/v2/models/{name}/versions/{version}/ready",
+        "/v2/models/{name}/versions/{version}/infer",
+        "/v2/repository/index",
+        "/v2/repository/models/{name}/load",
+        "/v2/repository/models/{name}/unload",
         "/v1/predict",
         "/v1/models",
         "/admin/models/{name}/{version}/load",
@@ -52,12 +76,14 @@ async def test_openapi_tells_of_the_real_bodies(serve: Serve) -> None:
         "/health/ready",
         "/metrics",
     }
-    for path in document["paths"].values():
-        for operation in path.values():
+    for path, operations in document["paths"].items():
+        shape = "FlatErrorReply" if is_flat(path) else "ErrorReply"
+        for operation in operations.values():
+            assert {"400", "401", "408", "431", "500", "503"} <= set(operation["responses"])
             for status, response in operation["responses"].items():
                 if status[0] in "45":
                     reference = response["content"]["application/json"]["schema"]["$ref"]
-                    assert reference == "#/components/schemas/ErrorReply"
+                    assert reference == f"#/components/schemas/{shape}"
     predict = document["paths"]["/v1/predict"]["post"]
     schema = predict["requestBody"]["content"]["application/json"]["schema"]
     assert schema["properties"]["inputs"]["anyOf"][1]["maxItems"] == 7

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from app.errors import InvalidRequestError, UnsupportedInputError
 from app.job import Priority
 from app.protocols.openinference.tensors import INPUT, OUTPUTS
-from app.protocols.texts import check_count, check_fields, whole_number
+from app.protocols.texts import as_whole, check_count, check_fields, whole_number
 from app.settings import Settings
 
 # binary_data_output is REST's alone; content_type is how MLServer's clients say that bytes are text
@@ -39,10 +39,12 @@ def check_input(
     if name != INPUT or datatype != "BYTES":
         raise InvalidRequestError(f"the model has one input, {INPUT} of datatype BYTES")
     check_fields(parameters, _INPUT_PARAMETERS, f"the parameters of {INPUT}")
-    sizes = shape if isinstance(shape, list) else []
-    if not all(type(size) is int and size > 0 for size in sizes) or sizes[1:] not in ([], [1]) or not sizes:
+    if not isinstance(parameters.get("content_type", ""), str | None):
+        raise InvalidRequestError("content_type must be a string")
+    sizes = [as_whole(size) for size in shape] if isinstance(shape, list) else []
+    count = sizes[0] if sizes else None
+    if count is None or count < 1 or sizes[1:] not in ([], [1]):
         raise InvalidRequestError(f"the shape of {INPUT} must be [n] or [n, 1], n the number of texts")
-    count: int = sizes[0]
     check_count(count, settings, INPUT)
     return count
 
@@ -84,6 +86,6 @@ def read_schedule(parameters: Mapping[str, object], settings: Settings) -> Sched
         raise UnsupportedInputError("no model here keeps a state between requests; leave sequence_* out")
     check_fields(parameters, _PARAMETERS, "parameters")
     timeout = whole_number(parameters, "timeout", 0, settings.max_timeout_ms * 1000)
-    level = whole_number(parameters, "priority", 0, None) or _NORMAL
+    level = whole_number(parameters, "priority", 0) or _NORMAL
     priority: Priority = "normal" if level == _NORMAL else "high" if level == _HIGH else "low"
     return Schedule(timeout / _MICROSECONDS if timeout else None, priority)

@@ -100,7 +100,7 @@ def _texts(inputs: object, rest: memoryview, settings: Settings) -> list[str]:
     tensor = check_fields(inputs[0], _INPUT_FIELDS, "inputs[0]")
     parameters = object_of(tensor, "parameters")
     count = check_input(tensor.get("name"), tensor.get("datatype"), tensor.get("shape"), parameters, settings)
-    size = whole_number(parameters, "binary_data_size", 0, None)
+    size = whole_number(parameters, "binary_data_size", 0)
     if size is None:
         if len(rest):
             raise InvalidRequestError(f"bytes follow the JSON and {INPUT} has no binary_data_size")

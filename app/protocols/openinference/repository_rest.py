@@ -39,7 +39,7 @@ def router(registry: Registry, settings: Settings) -> APIRouter:
         Depends(HTTPBearer(auto_error=False, description="BERTPRESS_ADMIN_TOKEN")),
     ]
     api = APIRouter(prefix="/v2/repository", tags=["open inference protocol"], dependencies=guards)
-    refusals = documented(400, 401, 403, 404, 409, 413, 422, 429, 500, 503, flat=True)
+    refusals = documented(403, 404, 409, 413, 422, flat=True)
     rows: dict[int | str, Any] = {200: {"model": list[IndexRowReply]}, **refusals}
 
     async def read(request: Request) -> object:

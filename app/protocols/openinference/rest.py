@@ -51,7 +51,7 @@ def _add_server(api: APIRouter, service: Service, version: str) -> None:
     @api.get(
         "",
         response_class=Response,
-        responses={200: {"model": ServerReply}, **documented(401, 429, flat=True)},
+        responses={200: {"model": ServerReply}, **documented(flat=True)},
     )
     async def server_metadata() -> Response:
         """Name, version and extensions of the server."""
@@ -60,7 +60,7 @@ def _add_server(api: APIRouter, service: Service, version: str) -> None:
     @api.get(
         "/health/live",
         response_class=Response,
-        responses={200: {"model": LiveReply}, **documented(500, flat=True)},
+        responses={200: {"model": LiveReply}, **documented(flat=True, free=True)},
     )
     async def server_live() -> Response:
         """200 unless only a restart helps."""
@@ -70,7 +70,7 @@ def _add_server(api: APIRouter, service: Service, version: str) -> None:
     @api.get(
         "/health/ready",
         response_class=Response,
-        responses={200: {"model": ReadyReply}, **documented(500, 503, flat=True)},
+        responses={200: {"model": ReadyReply}, **documented(flat=True, free=True)},
     )
     async def server_ready() -> Response:
         """200 when the default model answers."""
@@ -80,7 +80,7 @@ def _add_server(api: APIRouter, service: Service, version: str) -> None:
 
 def _add_models(api: APIRouter, service: Service) -> None:
     registry = service.registry
-    refusals = documented(401, 404, 409, 429, 500, flat=True)
+    refusals = documented(404, 409, flat=True)
     metadata: dict[int | str, Any] = {200: {"model": MetadataReply}, **refusals}
     ready: dict[int | str, Any] = {200: {"model": ModelReadyReply}, **refusals}
 
@@ -114,7 +114,7 @@ def _add_models(api: APIRouter, service: Service) -> None:
 
 def _add_infer(api: APIRouter, service: Service, settings: Settings) -> None:
     extra = infer_body(settings)
-    responses = {**INFER_RESPONSES, **documented(400, 401, 404, 409, 413, 422, 429, 500, 503, 504, flat=True)}
+    responses = {**INFER_RESPONSES, **documented(404, 409, 413, 422, 504, flat=True)}
 
     async def infer(request: Request, name: str, version: int | None) -> Response:
         body = await read_body(request, settings.max_body_bytes)

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.protocols.openinference.json_tensors import HEADER_LENGTH
+from app.protocols.texts import LARGEST_NUMBER, Text
 from app.settings import Settings
 
-Text = Annotated[str, Field(min_length=1, pattern=r"\S")]
 OutputName = Literal["label", "score", "probabilities", "logits"]
 
 
@@ -25,16 +25,13 @@ class RequestParameters(Closed):
     timeout: int | None = Field(
         None, ge=0, description="microseconds after which the answer is 504; 0: the default"
     )
-    priority: int | None = Field(None, ge=0, description="1 high, 2 or 0 normal, more low")
+    priority: int | None = Field(None, ge=0, le=LARGEST_NUMBER, description="1 high, 2 or 0 normal, more low")
     binary_data_output: bool | None = Field(None, description="outputs as bytes behind the JSON")
 
 
 class InputParameters(Closed):
-    """How the texts come."""
+    """What clients add to a tensor."""
 
-    binary_data_size: int | None = Field(
-        None, ge=0, description="the texts' bytes behind the JSON, instead of `data`"
-    )
     content_type: str | None = Field(None, description="accepted, and without effect")
 
 
@@ -45,7 +42,7 @@ class OutputParameters(Closed):
 
 
 class InputTensor(Closed):
-    """The texts: `data` holds them, flat or each in a list of its own, or bytes behind the JSON do."""
+    """The texts, flat or each in a list of its own."""
 
     name: Literal["text"]
     shape: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=1, max_length=2)] = Field(
@@ -53,7 +50,9 @@ class InputTensor(Closed):
     )
     datatype: Literal["BYTES"]
     parameters: InputParameters | None = None
-    data: list[Text | Annotated[list[Text], Field(min_length=1, max_length=1)]] | None = None
+    data: list[Text | Annotated[list[Text], Field(min_length=1, max_length=1)]] = Field(
+        min_length=1, description="as many as shape says"
+    )
 
 
 class RequestedOutput(Closed):
@@ -183,11 +182,7 @@ class IndexRowReply(BaseModel):
     reason: str
 
 
-_BINARY = {
-    "application/octet-stream": {
-        "schema": {"type": "string", "format": "binary"},
-    }
-}
+_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "model": InferReply,
@@ -198,38 +193,27 @@ INFER_RESPONSES: dict[int | str, dict[str, Any]] = {
                 "schema": {"type": "string", "pattern": "^[0-9]+$"},
             }
         },
-        "content": _BINARY,
+        "content": {"application/octet-stream": _BYTES},
     }
 }
+_INFER_DESCRIPTION = (
+    f"JSON; or JSON and the texts behind it, each after its length in four bytes, little-endian. Then the "
+    f"header {HEADER_LENGTH} tells the length of the JSON, and `parameters.binary_data_size` of the input "
+    "stands in place of `data`. Either may come with Content-Encoding gzip or deflate."
+)
 
 
 def infer_body(settings: Settings) -> dict[str, Any]:
-    """OpenAPI's `requestBody` and headers of an inference, with this service's own limits."""
+    """OpenAPI's `requestBody` of an inference, with this service's own limits."""
     schema = closed_schema(InferBody)
-    tensor = schema["properties"]["inputs"]["items"]
-    items = tensor["properties"]["data"]["anyOf"][0]
-    text, one = items["items"]["anyOf"]
+    tensor = schema["properties"]["inputs"]["items"]["properties"]
+    text, one = tensor["data"]["items"]["anyOf"]
     text["maxLength"] = one["items"]["maxLength"] = settings.max_text_chars
-    items["maxItems"], items["minItems"] = settings.max_texts, 1
+    tensor["data"]["maxItems"] = tensor["shape"]["items"]["maximum"] = settings.max_texts
     timeout = schema["properties"]["parameters"]["anyOf"][0]["properties"]["timeout"]["anyOf"][0]
     timeout["maximum"] = settings.max_timeout_ms * 1000
-    return {
-        "requestBody": {"content": {"application/json": {"schema": schema}, **_BINARY}, "required": True},
-        "parameters": [
-            {
-                "name": HEADER_LENGTH,
-                "in": "header",
-                "description": "how much of the body is JSON, where binary tensors follow it",
-                "schema": {"type": "integer", "minimum": 0},
-            },
-            {
-                "name": "Content-Encoding",
-                "in": "header",
-                "description": "how the body is compressed",
-                "schema": {"type": "string", "enum": ["gzip", "deflate", "identity"]},
-            },
-        ],
-    }
+    content = {"application/json": {"schema": schema}, "application/octet-stream": _BYTES}
+    return {"requestBody": {"description": _INFER_DESCRIPTION, "content": content, "required": True}}
 
 
 def optional_body(model: type[BaseModel]) -> dict[str, Any]:
