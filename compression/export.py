@@ -2,72 +2,89 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from compression.graph import InferenceGraph
 
 INPUT_NAMES = ["input_ids", "attention_mask"]
 OUTPUT_NAME = "logits"
 
 
-class LogitsOnly(nn.Module):
-    """A classifier without its output dictionary."""
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """Shapes: (B, T) ids and mask to (B, C) logits."""
-        logits: torch.Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask).logits
-        return logits
-
-
 def to_onnx(model: PreTrainedModel, path: Path, opset: int) -> None:
-    """Write the unfused graph, batch and sequence left open.
+    """Write a graph of standard operators, batch and sequence left open.
 
-    The TorchScript-based exporter and eager attention are what ONNX Runtime's transformer fusions recognise.
+    Every weight is named after the part it belongs to: `layers.0.query.weight`.
     """
+    module_to_onnx(InferenceGraph(_copy(model)), path, opset, vocabulary=int(model.config.vocab_size))
+
+
+def module_to_onnx(module: nn.Module, path: Path, opset: int, vocabulary: int) -> None:
+    """The same for any module that maps (ids, mask) to logits."""
     batch_axis = {0: "batch", 1: "sequence"}
-    with _traceable(model) as module:
+    with _traceable(module):
         torch.onnx.export(
             module,
-            _example(model),
+            _example(vocabulary),
             str(path),
             input_names=INPUT_NAMES,
             output_names=[OUTPUT_NAME],
             dynamic_axes={"input_ids": batch_axis, "attention_mask": batch_axis, OUTPUT_NAME: {0: "batch"}},
             opset_version=opset,
+            # The other exporter rewrites the graph in its own way.
             dynamo=False,
         )
+    graph = onnx.load(path)
+    _name_weights(graph.graph)
+    onnx.save(graph, path)
 
 
 def to_torchscript(model: PreTrainedModel, path: Path) -> None:
     """Write a traced module."""
-    with _traceable(model) as module, torch.inference_mode():
-        traced = torch.jit.trace(module, _example(model))
+    module = InferenceGraph(_copy(model))
+    with _traceable(module), torch.inference_mode():
+        traced = torch.jit.trace(module, _example(int(model.config.vocab_size)))
         torch.jit.save(torch.jit.freeze(traced), str(path))
 
 
-def _example(model: PreTrainedModel) -> tuple[torch.Tensor, torch.Tensor]:
+def _copy(model: PreTrainedModel) -> PreTrainedModel:
+    """What is exported is put on the CPU and into eval mode; the model itself stays as it is."""
+    copied = copy.deepcopy(model)
+    nn.Module.to(copied, "cpu")
+    copied.train(False)
+    return copied
+
+
+def _example(vocabulary: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Two rows, one of them padded, so that nothing about batch, length or mask is taken as constant."""
-    input_ids = torch.randint(
-        5, int(model.config.vocab_size), (2, 12), generator=torch.Generator().manual_seed(0)
-    )
+    input_ids = torch.randint(5, vocabulary, (2, 12), generator=torch.Generator().manual_seed(0))
     attention_mask = torch.ones_like(input_ids)
     attention_mask[1, 8:] = 0
     return input_ids, attention_mask
 
 
 @contextmanager
-def _traceable(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """The model on the CPU in eval mode. Tracing warns of values it freezes; parity checks the result."""
-    module = LogitsOnly(model.cpu()).eval()
+def _traceable(module: nn.Module) -> Iterator[None]:
+    """In eval mode. Tracing warns of values it freezes; parity checks the result."""
+    module.train(False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield module
+        yield
+
+
+def _name_weights(graph: onnx.GraphProto) -> None:
+    """The exporter numbers transposed weights; the node that uses one knows whose it is."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "MatMul" and node.input[1] in weights:
+            name = node.name.removesuffix("/MatMul").strip("/").replace("/", ".") + ".weight"
+            weights[node.input[1]].name = name
+            node.input[1] = name

@@ -8,21 +8,20 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compression import builds, classifier, export, graph
-from compression.architecture import head_size, layer_shapes
+from compression import builds, classifier, export
 from compression.builds import CandidateBuild
 from compression.quantization import dynamic
 from compression.stages.base import Context, Input, Stage
 
 
 class ExportStage(Stage):
-    """A build in fp32: an ONNX graph with its transformer parts fused, or TorchScript."""
+    """A build in fp32: an ONNX graph of what the answer needs, or TorchScript."""
 
     gives: ClassVar[str] = "build"
 
     kind: Literal["export"]
     format: Literal["onnx", "torchscript"] = "onnx"
-    opset: int = Field(default=17, ge=14, le=20)
+    opset: int = Field(default=17, ge=17, le=20)
 
     def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
         """Write the model as a build in fp32."""
@@ -33,10 +32,7 @@ class ExportStage(Stage):
             export.to_torchscript(model, folder / file)
             CandidateBuild("torchscript-fp32", "torchscript", "fp32", file, (), source).write(folder)
             return
-        export.to_onnx(model, folder / "unfused.onnx", self.opset)
-        unfused, fused = folder / "unfused.onnx", folder / "model.onnx"
-        graph.fuse(unfused, fused, layer_shapes(model), model.config.hidden_size, head_size(model))
-        unfused.unlink()
+        export.to_onnx(model, folder / "model.onnx", self.opset)
         CandidateBuild("onnx-fp32", "onnx", "fp32", "model.onnx", (), source).write(folder)
 
 

@@ -20,7 +20,7 @@ def test_the_graph_answers_as_the_model_in_any_batch(family: str, uneven: bool, 
     made = exported(family, uneven)
     for batch in BATCHES:
         expected = logits(made.classifier.model, batch).numpy()
-        assert np.allclose(answers(made.unfused, batch), expected, atol=1e-4)
+        assert np.allclose(answers(made.path, batch), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("uneven", [False, True])
@@ -35,9 +35,9 @@ def test_torchscript_answers_as_the_model_in_any_batch(family: str, uneven: bool
 
 
 def test_padding_changes_nothing(exported: Export) -> None:
-    fused = exported("bert", False).fused
+    path = exported("bert", False).path
     batch = random_batch(5, 20)
-    together = answers(fused, batch)
+    together = answers(path, batch)
     for row in range(5):
         length = int(batch.attention_mask[row].sum())
         alone = random_batch(5, 20)
@@ -47,13 +47,30 @@ def test_padding_changes_nothing(exported: Export) -> None:
             alone.labels[row : row + 1],
             alone.rows[row : row + 1],
         )
-        assert np.allclose(answers(fused, alone)[0], together[row], atol=1e-4)
+        assert np.allclose(answers(path, alone)[0], together[row], atol=1e-4)
 
 
-@pytest.mark.parametrize("opset", [14, 17])
+@pytest.mark.parametrize("opset", [17, 20])
 def test_the_opset_is_the_one_asked_for(opset: int, tmp_path: Path) -> None:
     to_onnx(tiny_classifier().model, tmp_path / "model.onnx", opset)
     graph = onnx.load(tmp_path / "model.onnx")
     assert [entry.version for entry in graph.opset_import if not entry.domain] == [opset]
     assert [node.name for node in graph.graph.input] == ["input_ids", "attention_mask"]
     assert [node.name for node in graph.graph.output] == ["logits"]
+
+
+def test_weights_are_named_after_their_part(exported: Export) -> None:
+    graph = onnx.load(exported("bert", True).path).graph
+    names = {tensor.name for tensor in graph.initializer}
+    parts = ("query", "key", "value", "attention_output", "ffn_input", "ffn_output")
+    assert names >= {f"layers.{layer}.{part}.weight" for layer in range(3) for part in parts}
+    assert not any("::" in name for name in names)
+
+
+def test_the_model_itself_is_left_as_it_was(tmp_path: Path) -> None:
+    model = tiny_classifier().model
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    model.train(True)
+    to_onnx(model, tmp_path / "model.onnx", opset=17)
+    assert model.training
+    assert all(tensor.equal(before[name]) for name, tensor in model.state_dict().items())

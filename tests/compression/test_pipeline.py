@@ -67,7 +67,7 @@ def test_a_second_run_does_nothing(
 CHANGES: list[tuple[dict[str, str], list[str]]] = [
     ({"whole": 'description = "other"'}, ["whole"]),
     ({"small_int8": 'keep_fp32 = ["x"]'}, ["small-int8", "small"]),
-    ({"whole_onnx": "opset = 16"}, ["whole-onnx", "whole"]),
+    ({"whole_onnx": "opset = 18"}, ["whole-onnx", "whole"]),
     ({"student": ""}, []),
     ({"pruned": "steps = 1"}, ["pruned", "small-onnx", "small-reduced", "small-int8"]),
 ]
@@ -212,7 +212,7 @@ def test_what_takes_from_a_refused_stage_is_refused_as_well(
         return record(stage, *rest)
 
     monkeypatch.setattr(pipeline, "_perform", refuse)
-    asked = moved(finished, tmp_path, recipe=recipe(small_onnx="opset = 16"))
+    asked = moved(finished, tmp_path, recipe=recipe(small_onnx="opset = 18"))
     outcome = run(asked)
     assert versions(outcome) == ["whole/1"]
     assert outcome.refused[0] == "small-onnx: the exported graph has 0 fused Attention nodes"

@@ -18,7 +18,7 @@ from compression.classifier import Classifier
 from compression.corpus import Corpus
 from compression.data import Split
 from compression.pruning import tokenizer_file, vocabulary
-from tests.compression.exported import answers, fuse
+from tests.compression.exported import answers
 from tests.compression.pruning.wordpieces import (
     TEXTS,
     bpe_tokenizer,
@@ -98,8 +98,7 @@ def test_saved_and_loaded_it_answers_the_same(family: str, tmp_path: Path) -> No
 
 def test_its_graph_answers_as_it_does(wordy: Classifier, tmp_path: Path) -> None:
     small = pruned(wordy, "film", "wonderful", "[unused0]")
-    export.to_onnx(small.model, tmp_path / "unfused.onnx", opset=17)
-    fuse(small, tmp_path / "unfused.onnx", tmp_path / "model.onnx")
+    export.to_onnx(small.model, tmp_path / "model.onnx", opset=17)
     encoded = small.tokenizer(["a wonderful film", "dull"], padding=True, return_tensors="pt")
     batch = Batch(encoded["input_ids"], encoded["attention_mask"], torch.zeros(2), torch.arange(2))
     found = answers(tmp_path / "model.onnx", batch)
