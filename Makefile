@@ -58,5 +58,5 @@ $(DEV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) $(TORCH)
-	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,loadtest,openvino]'
+	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,loadtest,openvino,otel]'
 	@touch $@

@@ -31,6 +31,7 @@ from app.protocols.errors import error_response
 from app.protocols.fast_lane import FastLane, busy_routes
 from app.protocols.gate import Gate
 from app.protocols.openinference import repository_rest, rest
+from app.protocols.tracing import Tracing, start_tracing
 from app.registry import Registry
 from app.scheduler import Scheduler
 from app.service import Service
@@ -70,6 +71,7 @@ class Parts:
     admission: Admission
     service: Service
     gate: Gate
+    tracing: Tracing | None
 
 
 def assemble(settings: Settings) -> Parts:
@@ -83,8 +85,8 @@ def assemble(settings: Settings) -> Parts:
     admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
     cache = AnswerCache(settings.cache_bytes)
     service = Service(registry, scheduler, admission, metrics, cache, settings.coalesce)
-    gate = Gate(settings, metrics)
-    parts = Parts(settings, machine, metrics, scheduler, registry, admission, service, gate)
+    gate, tracing = Gate(settings, metrics), start_tracing(settings, _version())
+    parts = Parts(settings, machine, metrics, scheduler, registry, admission, service, gate, tracing)
     _add_gauges(parts)
     add_machine_metrics(metrics, machine, settings)
     return parts
@@ -110,6 +112,8 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
             await asyncio.to_thread(parts.scheduler.close)
             parts.service.close()
             parts.registry.close()
+            if parts.tracing is not None:
+                await asyncio.to_thread(parts.tracing.close)
 
     version = _version()
     routers = [
@@ -176,6 +180,7 @@ def _edge_options(parts: Parts) -> dict[str, Any]:
         "answer_error": _answer_known,
         "max_headers": settings.max_headers,
         "log_access": settings.access_log,
+        "trace": parts.tracing,
     }
 
 

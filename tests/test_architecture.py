@@ -28,7 +28,7 @@ LAYERS = (
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}
 OPEN_TO_COMPRESSION = {"app", "app.artifact", "app.errors", "app.hardware", "app.tokenizer", "app.engines"}
-HEAVY = {"torch", "transformers", "onnx", "openvino", "pandas", "sklearn", "compression"}
+HEAVY = {"torch", "transformers", "onnx", "openvino", "pandas", "sklearn", "compression", "opentelemetry.sdk"}
 
 
 def modules(package: str) -> list[str]:

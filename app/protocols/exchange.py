@@ -17,7 +17,7 @@ from app.protocols.disconnect import UntilDisconnect
 from app.protocols.gate import Gate
 from app.service import PredictRequest, Service
 
-READ_HEADERS = frozenset({b"x-request-id", b"traceparent", b"authorization", b"x-api-key"})
+READ_HEADERS = frozenset({b"x-request-id", b"traceparent", b"tracestate", b"authorization", b"x-api-key"})
 """The headers that the edge looks at."""
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
