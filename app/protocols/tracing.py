@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from app.errors import SettingsError
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 # OpenTelemetry's own variables, which its exporter reads itself
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_LAST_SECONDS = 2.0
 _UNTRACED = HEALTH_PATHS | {METRICS_PATH}
 
 Part = tuple[str, float, float]
@@ -35,11 +37,13 @@ Part = tuple[str, float, float]
 class Tracing:
     """Makes the spans of an exchange that is over."""
 
-    def __init__(self, provider: TracerProvider) -> None:
+    def __init__(self, provider: TracerProvider, give_up: Callable[[], None] | None = None) -> None:
+        """`give_up` ends the tries to reach a collector that does not answer."""
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        self._provider, self._tracer = provider, provider.get_tracer("bertpress")
+        self._provider, self._give_up = provider, give_up
+        self._tracer = provider.get_tracer("bertpress")
         self._server, self._failed = SpanKind.SERVER, Status(StatusCode.ERROR)
         self._within, self._propagator = set_span_in_context, TraceContextTextMapPropagator()
 
@@ -73,8 +77,14 @@ class Tracing:
         span.end(ended_ns)
 
     def close(self) -> None:
-        """Send what is left."""
+        """Send what is left, and do not wait long for who does not take it."""
+        timer = threading.Timer(_LAST_SECONDS, self._give_up) if self._give_up is not None else None
+        if timer is not None:
+            timer.start()
         self._provider.shutdown()
+        if timer is not None:
+            timer.cancel()
+            timer.join()
 
 
 def attributes_of(exchange: Exchange) -> dict[str, str | int]:
@@ -139,7 +149,7 @@ def start_tracing(
     exporter: SpanExporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces" if endpoint else None)
     provider = provider_of(version)
     provider.add_span_processor(BatchSpanProcessor(exporter))
-    return Tracing(provider)
+    return Tracing(provider, exporter.shutdown)
 
 
 def provider_of(version: str) -> TracerProvider:

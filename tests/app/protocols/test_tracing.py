@@ -16,6 +16,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 import app.main
 from app.errors import SettingsError
+from app.protocols import tracing
 from app.protocols.tracing import Tracing, provider_of, start_tracing
 from app.settings import Settings
 from tests.app.conftest import Serve
@@ -187,6 +188,15 @@ async def test_spans_reach_a_collector(
     assert resource["service.version"]
     names = {span.name for scope in of_resource.scope_spans for span in scope.spans}
     assert names == {"POST /v1/predict", "tokenize", "queue", "inference"}
+
+
+def test_a_collector_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = threading.Event()
+    provider = provider_of("1")
+    monkeypatch.setattr(provider, "shutdown", given_up.wait)  # as a span processor that tries again and again
+    monkeypatch.setattr(tracing, "_LAST_SECONDS", 0.0)
+    Tracing(provider, given_up.set).close()
+    assert given_up.is_set()
 
 
 def test_off_unless_asked_for() -> None:
