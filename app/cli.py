@@ -99,8 +99,7 @@ def serve(settings: Settings) -> int:
         timeout_graceful_shutdown=settings.grace_seconds,
     )
     server = _server(config, parts.admission.close)
-    connections = server.server_state.connections
-    parts.metrics.add_gauge("connections", "Connections open.", (), lambda: [((), len(connections))])
+    parts.metrics.open_connections = server.server_state.connections
     server.run(sockets=[listener])
     if failures:
         raise failures[0]

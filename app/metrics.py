@@ -7,7 +7,7 @@ table, methods, reasons and outcomes from closed lists, keys from the settings.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, exposition
@@ -88,6 +88,8 @@ class Metrics:
         )
         self._key_texts = self._counter("key_texts", "Texts asked with an API key, by its name.", ("key",))
         self._cut = self._counter("connections_cut", "Connections ended by the service, by why.", ("reason",))
+        self.open_connections: Sized = ()  # the server's, once there is one
+        self.add_gauge("connections", "Connections open.", (), lambda: [((), len(self.open_connections))])
 
     def _add_text_metrics(self) -> None:
         self._predictions = self._counter("predictions", "Texts answered.", (*_MODEL, "label"))

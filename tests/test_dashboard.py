@@ -47,7 +47,7 @@ def test_the_dashboard_and_the_alerts_ask_for_something() -> None:
 def test_the_dashboard_has_its_rows() -> None:
     rows = [panel["title"] for panel in dashboard()["panels"] if panel["type"] == "row"]
 
-    assert rows == ["Traffic", "Latency", "Batching", "Memory", "Models"]
+    assert rows == ["Traffic", "Latency", "Batching", "Memory", "Models", "Drift", "Machine"]
 
 
 def test_panels_are_explained_and_told_apart() -> None:
