@@ -14,13 +14,20 @@ def main() -> str | None:
     port = int(os.environ.get("BERTPRESS_PORT") or 8000)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
     try:
-        connection.request("GET", "/health/ready")
+        connection.request("GET", "/health/ready", headers=credentials())
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
         return f"port {port} does not answer: {error}"
     finally:
         connection.close()
     return None if status == http.client.OK else f"/health/ready answers {status}"
+
+
+def credentials() -> dict[str, str]:
+    """What BERTPRESS_PROTECT_HEALTH asks for: the admin token, or the first of the API keys."""
+    first_key = os.environ.get("BERTPRESS_API_KEYS", "").split(",")[0].partition(":")[2].strip()
+    token = os.environ.get("BERTPRESS_ADMIN_TOKEN") or first_key
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 if __name__ == "__main__":

@@ -107,10 +107,17 @@ def test_the_container_may_finish_what_it_admitted() -> None:
     assert int(SERVICES["service"]["stop_grace_period"].removesuffix("s")) > grace_seconds
 
 
+given: list[str | None] = []
+"""The credentials that the checks have sent."""
+
+
 @contextmanager
 def answering(status: int) -> Iterator[int]:
+    given.clear()
+
     class Service(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            given.append(self.headers["Authorization"])
             self.send_response(status if self.path == "/health/ready" else 404)
             self.end_headers()
 
@@ -125,14 +132,30 @@ def answering(status: int) -> Iterator[int]:
         thread.join()
 
 
-def check(port: int) -> subprocess.CompletedProcess[str]:
+def check(port: int, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", "-S", str(HEALTHCHECK)]
-    return subprocess.run(command, env={"BERTPRESS_PORT": str(port)}, capture_output=True, text=True)
+    environment["BERTPRESS_PORT"] = str(port)
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
 def test_a_ready_service_is_healthy() -> None:
     with answering(200) as port:
         assert check(port).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("environment", "sent"),
+    [
+        ({}, None),
+        ({"BERTPRESS_ADMIN_TOKEN": "", "BERTPRESS_API_KEYS": ""}, None),
+        ({"BERTPRESS_ADMIN_TOKEN": "abc", "BERTPRESS_API_KEYS": "shop:def"}, "Bearer abc"),
+        ({"BERTPRESS_API_KEYS": " shop: def ,blog:ghi"}, "Bearer def"),
+    ],
+)
+def test_the_check_can_pass_a_protected_door(environment: dict[str, str], sent: str | None) -> None:
+    with answering(200) as port:
+        assert check(port, **environment).returncode == 0
+    assert given == [sent]
 
 
 def test_a_service_that_is_not_ready_is_unhealthy() -> None:
