@@ -229,9 +229,11 @@ def read(folder: Path) -> Manifest:
     """Parse a version's manifest.
 
     Raises:
-        ManifestError: missing, not JSON, another schema, or standing in a folder of another name.
+        ManifestError: missing, a link, not JSON, another schema, or standing in a folder of another name.
     """
     path = folder / MANIFEST_FILE
+    if path.is_symlink():
+        raise ManifestError(f"{path} is a link, which may lead out of the repository; copy the version")
     try:
         raw = json.loads(path.read_bytes())
         manifest = Manifest.model_validate(raw)
