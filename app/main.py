@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import errors, hardware
 from app.admission import Admission
@@ -36,6 +36,9 @@ from app.registry import Registry
 from app.scheduler import Scheduler
 from app.service import Service
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from app.protocols.openinference.grpc_server import Server
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +105,15 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts.scheduler.start()
-        app.state.start = asyncio.create_task(_start(parts, on_failed_start))
+        app.state.start = asyncio.create_task(_start(parts, grpc, on_failed_start))
         try:
             yield
         finally:
             parts.admission.close()
             app.state.start.cancel()
             await asyncio.gather(app.state.start, return_exceptions=True)
+            if grpc is not None:
+                await grpc.stop()
             await asyncio.to_thread(parts.scheduler.close)
             parts.service.close()
             parts.registry.close()
@@ -116,6 +121,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
                 await asyncio.to_thread(parts.tracing.close)
 
     version = _version()
+    grpc = _grpc_server(parts, version)
     routers = [
         native.router(parts.service, settings),
         huggingface.router(parts.service, settings, version),
@@ -134,7 +140,7 @@ def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] 
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.parts = parts
+    app.state.parts, app.state.grpc = parts, grpc
     app.add_middleware(Edge, **_edge_options(parts))
     app.routers, app.busy_routes = routers, busy_routes(routers)
     for router in routers:
@@ -189,7 +195,33 @@ def status_of(error: errors.BertpressError) -> int:
     return next(status for kind, status in STATUSES if isinstance(error, kind))
 
 
-async def _start(parts: Parts, on_failed_start: Callable[[Exception], None] | None) -> None:
+def _grpc_server(parts: Parts, version: str) -> Server | None:
+    """The server of a second port, if the settings name one; only then is gRPC loaded.
+
+    Raises:
+        SettingsError: the extra `grpc` is not installed.
+    """
+    if parts.settings.grpc_port is None:
+        return None
+    try:
+        from app.protocols.openinference.grpc_server import Server
+        from app.protocols.openinference.procedures import Procedures
+    except ModuleNotFoundError as error:
+        raise errors.SettingsError(
+            f"BERTPRESS_GRPC_PORT is set and {error.name} is not installed; pip install 'bertpress[grpc]'"
+        ) from None
+    procedures = Procedures(parts.service, parts.settings, version)
+    edge = Edge(_no_application, **_edge_options(parts))
+    return Server(parts.settings, procedures, edge, parts.gate, status_of)
+
+
+async def _no_application(_: Scope, __: Receive, ___: Send) -> None:
+    """gRPC's calls pass the edge one by one, not through an application."""
+
+
+async def _start(
+    parts: Parts, grpc: Server | None, on_failed_start: Callable[[Exception], None] | None
+) -> None:
     machine = parts.hardware
     log.info(
         "%s with %s; %d usable cores, %d sessions of %d threads, %d MiB of memory",
@@ -201,6 +233,8 @@ async def _start(parts: Parts, on_failed_start: Callable[[Exception], None] | No
         machine.memory_limit_bytes >> 20,
     )
     try:
+        if grpc is not None:
+            await grpc.start()
         await parts.registry.start()
     except Exception as error:
         if not isinstance(error, errors.BertpressError):

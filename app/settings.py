@@ -26,6 +26,13 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", description="address to listen on; 0.0.0.0 opens it to the network")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    grpc_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of the Open Inference Protocol over gRPC; 0 takes a free one; unset: closed; "
+        "needs the extra grpc",
+    )
     models: Path = Field(Path("models"), description="the model repository: <name>/<version>/ folders")
     state: Path = Field(
         Path(".bertpress/promoted.json"), description="file that remembers what is promoted over a restart"

@@ -67,10 +67,20 @@ def check_admin(request: Request, token: SecretStr | None) -> None:
         AdminDisabledError: no token is set, so nobody is the operator.
         AuthenticationError: the Authorization header is missing or wrong.
     """
+    check_token(request.headers.get("authorization", "").encode("latin-1"), token)
+
+
+def check_token(authorization: bytes, token: SecretStr | None) -> None:
+    """Let the operator in by the value of an Authorization header.
+
+    Raises:
+        AdminDisabledError: no token is set, so nobody is the operator.
+        AuthenticationError: the value is missing or wrong.
+    """
     expected = token.get_secret_value() if token is not None else ""
     if not expected:
         raise AdminDisabledError("the admin interface is closed; set BERTPRESS_ADMIN_TOKEN to open it")
-    if not same(bearer(request.headers.get("authorization", "").encode("latin-1")), expected.encode()):
+    if not same(bearer(authorization), expected.encode()):
         raise AuthenticationError("the admin token is missing or wrong; send Authorization: Bearer <token>")
 
 

@@ -56,7 +56,7 @@ class Edge:
         state["request_id"], state["received"] = exchange.request_id, exchange.started
         state["exchange"] = exchange
         try:
-            self._admit(exchange)
+            self.admit(exchange)
             state["client"] = exchange.client
             await self._app(scope, receive, exchange.send)
         except BertpressError as error:  # the gate's: those within are answered there
@@ -75,9 +75,16 @@ class Edge:
             message = "a fault of the service; its log has the request id"
             await self._reply(exchange, receive, 500, "internal", message)
         finally:
-            self._finish(exchange)
+            self.finish(exchange)
 
-    def _admit(self, exchange: Exchange) -> None:
+    def admit(self, exchange: Exchange) -> None:
+        """Let an exchange in, and find out who asks.
+
+        Raises:
+            TooManyHeadersError: more headers than are read.
+            AuthenticationError: the path needs credentials, and they are missing or wrong.
+            BusyError: the client has used up its rate.
+        """
         headers = len(exchange.scope["headers"])
         if headers > self._max_headers:
             raise TooManyHeadersError(
@@ -95,7 +102,8 @@ class Edge:
         reply = error_response(status, code, message, exchange.request_id, path=path)
         await reply(exchange.scope, receive, exchange.send)
 
-    def _finish(self, exchange: Exchange) -> None:
+    def finish(self, exchange: Exchange) -> None:
+        """Count, log and trace an exchange that is over."""
         seconds = time.monotonic() - exchange.started
         status = exchange.status or _CLIENT_LEFT
         self._metrics.observe_http(exchange.scope["method"], exchange.route, status, seconds)

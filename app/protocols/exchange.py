@@ -77,6 +77,16 @@ class Exchange:
             self.answered_bytes += len(message.get("body", b""))
         await self._send(message)
 
+    def charge(self, asked: PredictRequest) -> None:
+        """Count the texts against their client's rate, and log them where that is asked for.
+
+        Raises:
+            BusyError: the client has used up its rate.
+        """
+        self.gate.charge(self.client, len(asked.texts))
+        if not TEXTS.disabled:
+            TEXTS.info("asked about", extra=fields(texts=list(asked.texts)))
+
     def _server_timing(self) -> bytes:
         """Milliseconds, as W3C Server Timing writes them."""
         total_ms = (time.monotonic() - self.started) * 1000
@@ -99,9 +109,7 @@ async def ask(request: Request, service: Service, asked: PredictRequest) -> Answ
         ClientDisconnect: the client left.
     """
     exchange: Exchange = request.scope["state"]["exchange"]
-    exchange.gate.charge(exchange.client, len(asked.texts))
-    if not TEXTS.disabled:
-        TEXTS.info("asked about", extra=fields(texts=list(asked.texts)))
+    exchange.charge(asked)
     with UntilDisconnect(request):
         exchange.answer = answer = await service.predict(asked)
     return answer

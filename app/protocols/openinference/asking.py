@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.errors import InvalidRequestError, UnsupportedInputError
 from app.job import Priority
@@ -25,6 +25,18 @@ class Schedule:
 
     timeout_seconds: float | None
     priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request of this dialect."""
+
+    texts: list[str]
+    schedule: Schedule
+    id: str | None
+    outputs: list[str]
+    binary: Mapping[str, bool] = field(default_factory=dict)
+    """Over REST: which outputs go behind the JSON."""
 
 
 def check_input(

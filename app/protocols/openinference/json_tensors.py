@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -10,7 +9,7 @@ import orjson
 from app.answer import Answer
 from app.errors import InvalidRequestError
 from app.protocols.openinference.asking import (
-    Schedule,
+    Asked,
     check_input,
     check_names,
     check_output,
@@ -25,18 +24,6 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _FIELDS = ("id", "parameters", "inputs", "outputs", "model_name", "model_version")
 _INPUT_FIELDS = ("name", "shape", "datatype", "parameters", "data")
 _OUTPUT_FIELDS = ("name", "parameters")
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A request of this dialect."""
-
-    texts: list[str]
-    schedule: Schedule
-    id: str | None
-    outputs: list[str]
-    binary: dict[str, bool] = field(default_factory=dict)
-    """Which outputs go behind the JSON."""
 
 
 def parse_infer(body: bytes, header_length: str | None, settings: Settings) -> Asked:

@@ -28,6 +28,10 @@ class Live:
         return f"http://{self.address}"
 
     @property
+    def grpc_address(self) -> str:
+        return f"127.0.0.1:{self.app.state.grpc.port}"
+
+    @property
     def parts(self) -> Parts:
         parts: Parts = self.app.state.parts
         return parts

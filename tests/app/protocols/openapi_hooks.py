@@ -7,13 +7,13 @@ from typing import Any
 import schemathesis
 
 
-@schemathesis.hook  # type: ignore[untyped-decorator]
+@schemathesis.hook
 def filter_case(context: Any, case: Any) -> bool:
     """Leave out bodies of bytes: a schema cannot say what must be in them. The clients' tests send them."""
-    return case.media_type != "application/octet-stream"
+    return bool(case.media_type != "application/octet-stream")
 
 
-@schemathesis.hook  # type: ignore[untyped-decorator]
+@schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
     """Make a valid tensor's shape tell how many texts it holds, which a schema cannot ask for."""
     if not case.path.endswith("/infer") or not case.meta.generation.mode.is_positive:
