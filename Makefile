@@ -4,6 +4,7 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 SERVE := .venv
 DEV := .venv-dev
+KSERVE := .venv-kserve
 PIP := -m pip install --quiet --disable-pip-version-check
 # The CPU build of PyTorch, where the index has one; the plain name pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
@@ -17,7 +18,7 @@ serve: $(SERVE)/.installed
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest
 
-test-system: $(DEV)/.installed
+test-system: $(DEV)/.installed $(KSERVE)/.installed
 	$(DEV)/bin/python -m pytest -m system
 
 check: $(DEV)/.installed
@@ -46,7 +47,7 @@ docker:
 	docker build -f docker/Dockerfile -t $(IMAGE) .
 
 clean:
-	rm -rf $(SERVE) $(DEV) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SERVE) $(DEV) $(KSERVE) .mypy_cache .pytest_cache .ruff_cache
 
 $(SERVE)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
@@ -58,5 +59,11 @@ $(DEV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) $(TORCH)
-	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,loadtest,openvino,otel]'
+	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,grpc,loadtest,openvino,otel]'
+	@touch $@
+
+# KServe's client brings a server with pins of its own; the tests that use it run it from here.
+$(KSERVE)/.installed:
+	$(PYTHON) -m venv $(KSERVE)
+	$(KSERVE)/bin/python $(PIP) 'kserve>=0.15'
 	@touch $@
