@@ -31,6 +31,8 @@ Phase = Literal["header", "body", "write"]
 
 # What a client can cause as often as it likes does not belong in the log; it is counted.
 _CLIENTS_FAULTS = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket")
+# Requests sent before the answer to the first; uvicorn alone would keep as many as a client likes to send.
+_MOST_PIPELINED = 32
 _ANSWERS: Mapping[str, tuple[int, str]] = {
     "header_timeout": (408, "the headers were not complete in time (BERTPRESS_HEADER_TIMEOUT_SECONDS)"),
     "body_timeout": (408, "the body was not complete in time (BERTPRESS_BODY_TIMEOUT_SECONDS)"),
@@ -62,7 +64,7 @@ class ConnectionLimits:
         )
 
 
-class HeadersTooLargeError(Exception):
+class RefusedError(Exception):
     """Ends the parser; never seen outside this file."""
 
 
@@ -75,8 +77,9 @@ class Connection(HttpToolsProtocol):
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
         app_state[TELLS_DISCONNECT] = True
-        # how long the head that is coming in can be at most: chunks, not yet looked into
+        # received since a head was last complete, that is how long the one coming in can be at most
         self._head_bytes = 0
+        self._refused_for = "malformed"
         self._waiting: tuple[Phase, RequestResponseCycle | None] | None = None
         self._waiting_since = 0.0
 
@@ -108,13 +111,20 @@ class Connection(HttpToolsProtocol):
         if self._head_bytes > self.limits.max_header_bytes:
             head_bytes = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
             if head_bytes > self.limits.max_header_bytes:
-                raise HeadersTooLargeError
+                self._refused_for = "headers_too_large"
+                raise RefusedError
+        if len(self.pipeline) >= _MOST_PIPELINED:
+            self._refused_for = "too_many_pipelined"
+            raise RefusedError
+        self._head_bytes = 0
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002  the text is ours
         """uvicorn's answer to what its parser refuses, and to what it refused above."""
-        too_large = self._head_bytes > self.limits.max_header_bytes
-        self.refuse("headers_too_large" if too_large else "malformed")
+        if self._refused_for in _ANSWERS:
+            self.refuse(self._refused_for)
+        else:
+            self._leave(self._refused_for)
 
     def refuse(self, reason: str) -> None:
         """Say why, and close the connection."""
@@ -159,10 +169,14 @@ class Connection(HttpToolsProtocol):
             self.transport.abort()
             self.metrics.count_cut(f"{phase}_timeout")
         elif phase == "header" and not self._head_bytes:
-            self.transport.close()  # it never asked anything
-            self.metrics.count_cut("header_timeout")
+            self._leave("header_timeout")  # it never asked anything
         else:
             self.refuse(f"{phase}_timeout")
+
+    def _leave(self, reason: str) -> None:
+        """Close without a word: there is no request that one would answer."""
+        self.transport.close()
+        self.metrics.count_cut(reason)
 
 
 def connection_class(limits: ConnectionLimits, metrics: Metrics) -> type[Connection]:

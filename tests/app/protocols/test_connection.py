@@ -233,6 +233,35 @@ async def test_a_long_body_is_no_long_head(bench: Bench) -> None:
     connection.timeout_keep_alive_handler()
 
 
+async def test_some_requests_at_once_are_no_long_head(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received((HEAD + b"body") * 30 + HEAD[:20])
+    for _ in range(30):
+        await turn()
+    connection.data_received(HEAD[20:] + b"body")
+    await turn()
+    assert transport.written.count(b"HTTP/1.1 200") == 31
+    assert bench.cuts() == {}
+    connection.timeout_keep_alive_handler()
+
+
+async def test_more_requests_at_once_than_anybody_needs(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received((HEAD + b"body") * 1000)
+    assert (transport.closed, transport.written, bench.cuts()) == (True, b"", {"too_many_pipelined": 1.0})
+    assert len(connection.pipeline) <= 32
+    await turn()
+    connection.connection_lost(None)
+
+
+async def test_nonsense_after_a_long_body_is_malformed(bench: Bench) -> None:
+    connection, transport = bench.connect()
+    connection.data_received(HEAD.replace(b"Length: 4", b"Length: 5000") + b"x" * 5000 + b"\x16\x03\x01")
+    assert transport.closed
+    assert bench.cuts() == {"malformed": 1.0}
+    connection.connection_lost(None)
+
+
 @pytest.mark.parametrize(
     "sent", [b"\x16\x03\x01\x02\x00", b"GET / HTTP/9\r\n\r\n", b"GET / HTTP/1.1\r\nA b\r\n\r\n"]
 )
