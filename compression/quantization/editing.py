@@ -17,6 +17,8 @@ from app.errors import RecipeError
 
 Array = npt.NDArray[Any]
 LOGITS_PART = "head.output"
+# Operators of ONNX Runtime itself.
+CONTRIBUTED = "com.microsoft"
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class GraphEditor:
     def load(cls, path: Path) -> GraphEditor:
         """Read a graph from its file."""
         return cls(onnx.load(path))
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators."""
+        return next(int(entry.version) for entry in self.model.opset_import if not entry.domain)
 
     @property
     def nodes(self) -> list[onnx.NodeProto]:
@@ -112,6 +119,11 @@ class GraphEditor:
             rewritten += [node] if replacement is None else replacement
         del self.model.graph.node[:]
         self.model.graph.node.extend(rewritten)
+
+    def use_contributed_operators(self) -> None:
+        """Declare that the graph has operators of ONNX Runtime itself."""
+        if CONTRIBUTED not in {entry.domain for entry in self.model.opset_import}:
+            self.model.opset_import.append(helper.make_opsetid(CONTRIBUTED, 1))
 
     def save(self, path: Path) -> None:
         """Write the graph without the constants nobody uses any more."""
