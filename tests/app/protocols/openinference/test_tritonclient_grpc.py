@@ -136,11 +136,10 @@ def test_a_call_ends_with_its_deadline(
 
 def test_who_leaves_is_not_worked_for(service: Live, client: triton.InferenceServerClient, hold: Any) -> None:
     engine = hold(service.parts.registry.default)
-    left = threading.Event()
-    call = client.async_infer("tiny", [texts_input()], callback=lambda *_: left.set())
+    # the client's library does not promise to call back for a call that was cancelled
+    call = client.async_infer("tiny", [texts_input()], callback=lambda *_: None)
     engine.entered.wait()
     call.cancel()
-    left.wait()
     wait_for(lambda: service.parts.admission.in_flight == 0)
     engine.release()
     assert client.infer("tiny", [texts_input()]).as_numpy("label").shape == (3,)
