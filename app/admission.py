@@ -4,16 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from app.errors import BusyError, ClosingError, DeadlineExceededError
 from app.job import Job
-from app.scheduler import Scheduler
+
+
+class Workload(Protocol):
+    """What admission asks the scheduler."""
+
+    @property
+    def cores(self) -> int:
+        """Cores that passes share."""
+        ...
+
+    def waiting_rows(self) -> int:
+        """Rows in all queues."""
+        ...
+
+    def backlog_seconds(self) -> float:
+        """Predicted time until everything that waits would have started."""
+        ...
+
+    def wait_seconds(self, job: Job) -> float:
+        """Predicted time that a job submitted now would wait for others."""
+        ...
 
 
 class Admission:
-    """Lives on the event loop. Refuses rather than letting anybody wait for what cannot come in time."""
+    """Lives on the event loop. Refuses rather than letting anybody wait for what cannot come in time.
 
-    def __init__(self, scheduler: Scheduler, max_requests: int, max_queue_texts: int) -> None:
+    Retry-After is the time by which the work before the request is too much: it drains a second a second.
+    It carries no jitter. Who was refused at different moments comes back at different moments, and a client
+    that sends many requests at once spreads them better than we, who cannot tell its requests apart.
+    """
+
+    def __init__(self, scheduler: Workload, max_requests: int, max_queue_texts: int) -> None:
         self._scheduler = scheduler
         self._max_requests, self._max_queue_texts = max_requests, max_queue_texts
         self._closed = False
@@ -56,8 +82,7 @@ class Admission:
             DeadlineExceededError: it would be late even if nobody else were waiting.
             BusyError: the queue is full, or others make it late; carries when it could be in time.
         """
-        backlog = self._scheduler.backlog_seconds()
-        own = own_seconds(job, self._scheduler.workers)
+        own = job.own_seconds(self._scheduler.cores)
         if now + own > deadline:
             raise DeadlineExceededError(
                 f"the texts need about {own * 1000:.0f} ms, more than is left of timeout_ms; "
@@ -68,18 +93,12 @@ class Admission:
             raise BusyError(
                 f"{waiting} texts are waiting and {self._max_queue_texts} may (BERTPRESS_MAX_QUEUE_TEXTS); "
                 "come back after Retry-After",
-                retry_after_seconds=backlog,
+                retry_after_seconds=self._scheduler.backlog_seconds(),
             )
-        late = now + backlog + own - deadline
+        late = now + self._scheduler.wait_seconds(job) + own - deadline
         if late > 0:
             raise BusyError(
                 f"the answer would come {late * 1000:.0f} ms after timeout_ms because others are waiting; "
                 "come back after Retry-After",
                 retry_after_seconds=late,
             )
-
-
-def own_seconds(job: Job, workers: int) -> float:
-    """Predicted time from start to answer with all workers free: rows share the workers, a row does not."""
-    longest = max(row.cost_seconds for row in job.rows)
-    return max(longest, job.cost_seconds / workers)

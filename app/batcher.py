@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, Protocol, TypeVar
 
 Cost = Callable[[int, int], float]
 """Seconds of a pass over (rows, padded length)."""
@@ -31,6 +31,17 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+Reason = Literal[
+    "took_all",  # nothing else was waiting
+    "not_invariant",  # the build runs one unpadded row at a time
+    "full_rows",
+    "full_tokens",
+    "does_not_pay",  # the next row costs less in a batch of its own
+    "deadline",  # the next row would make somebody late
+    "idle_workers",  # the rest is left to workers that have nothing to do
+]
+"""Why a batch was cut where it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
@@ -41,35 +52,46 @@ class BatchLimits:
     batch_invariant: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Batch(Generic[W]):
+    """Rows that share a pass, the most urgent first, and why there are not more."""
+
+    rows: list[W]
+    reason: Reason
+
+
 def next_batch(
     seed: W, others: Sequence[W], cost: Cost, limits: BatchLimits, now: float, idle_workers: int = 1
-) -> list[W]:
-    """Rows of the next pass, the seed first.
+) -> Batch[W]:
+    """Rows of the next pass.
 
     `others` holds the rows that wait beside the seed, in order of length. Rows that idle workers could run
     at once are left to them.
     """
     if not limits.batch_invariant:
-        return [seed]
+        return Batch([seed], "not_invariant")
     fair_share = -(-(len(others) + 1) // max(idle_workers, 1))
     draft = _Draft([seed], seed.length, cost(1, seed.length), seed.deadline)
     shorter = bisect_left(others, seed.length, key=lambda row: row.length) - 1
     longer = shorter + 1
-    while len(draft.rows) < min(limits.max_rows, fair_share):
+    reason: Reason = "took_all"
+    while shorter >= 0 or longer < len(others):
+        if len(draft.rows) >= limits.max_rows:
+            return Batch(draft.rows, "full_rows")
+        if len(draft.rows) >= fair_share:
+            return Batch(draft.rows, "idle_workers")
         take_shorter = shorter >= 0 and (
             longer >= len(others)
             or seed.length - others[shorter].length < others[longer].length - seed.length
         )
-        if not take_shorter and longer >= len(others):
-            break
-        candidate = others[shorter if take_shorter else longer]
+        refusal = draft.admit(others[shorter if take_shorter else longer], cost, limits, now)
         # What does not pay at one length does not pay further out either: that side is done.
-        admitted = draft.admit(candidate, cost, limits, now)
         if take_shorter:
-            shorter = shorter - 1 if admitted else -1
+            shorter = -1 if refusal else shorter - 1
         else:
-            longer = longer + 1 if admitted else len(others)
-    return draft.rows
+            longer = len(others) if refusal else longer + 1
+        reason = refusal or reason
+    return Batch(draft.rows, reason)
 
 
 @dataclass(slots=True)
@@ -81,17 +103,20 @@ class _Draft(Generic[W]):
     seconds: float
     deadline: float
 
-    def admit(self, row: W, cost: Cost, limits: BatchLimits, now: float) -> bool:
-        """Take the row in if that fits, pays, and makes nobody late who would not be late anyway."""
+    def admit(self, row: W, cost: Cost, limits: BatchLimits, now: float) -> Reason | None:
+        """Take the row in if that fits, pays, and makes nobody late who would not be late anyway.
+
+        Returns why it was not taken, or None.
+        """
         rows, longest = len(self.rows) + 1, max(self.longest, row.length)
         if rows * longest > limits.max_tokens:
-            return False
+            return "full_tokens"
         seconds = cost(rows, longest)
         if seconds >= self.seconds + cost(1, row.length):
-            return False
+            return "does_not_pay"
         deadline = min(self.deadline, row.deadline)
         if now + seconds > deadline >= now + self.seconds:
-            return False
+            return "deadline"
         self.rows.append(row)
         self.longest, self.seconds, self.deadline = longest, seconds, deadline
-        return True
+        return None

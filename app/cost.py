@@ -1,33 +1,65 @@
-"""What a forward pass costs on this machine: measured at warm-up, corrected by every batch that runs."""
+"""What a forward pass costs on this machine: estimated, measured, and corrected by every pass that runs.
+
+A model begins with a shape (the manifest's table, or a plain guess) and the scale that a few passes at start
+give it. Points measured one by one replace what was estimated, and move the rest with them.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import exp, log
 
-# One batch moves the prediction by a tenth of its error: a hiccup is forgotten, a slower machine is learned.
+Point = tuple[int, int]
+"""Rows, and the length they are padded to."""
+
+# One pass moves the prediction by a tenth of its error: a hiccup is forgotten, a slower machine is learned.
+# The first passes near a point that was never measured move it by more.
 _LEARNING_RATE = 0.1
 # A pass that took this many times longer than predicted says more about the machine's neighbours.
 _LARGEST_SURPRISE = 4.0
 _LEAST_SECONDS = 1e-5
+# A guess that batches pay a little makes the batcher try one, and then the cost of it is known.
+_GUESSED_ROWS_POWER = 0.95
+_GUESSED_FIXED_TOKENS = 16
 
 
 class CostModel:
-    """Seconds of a pass over `rows` rows padded to `length`: bilinear between measured points."""
+    """Seconds of a pass over `rows` rows padded to `length`: bilinear between the points of a grid."""
 
-    def __init__(self, measured: Mapping[tuple[int, int], float]) -> None:
-        """`measured` maps (rows, length) to seconds and covers a full grid.
+    def __init__(self, seconds: Mapping[Point, float], estimated: Collection[Point] = ()) -> None:
+        """`seconds` covers a full grid; the points in `estimated` were not measured on this machine.
 
         Raises:
             ValueError: the grid is empty or has a hole.
         """
-        self._rows = sorted({rows for rows, _ in measured})
-        self._lengths = sorted({length for _, length in measured})
-        if len(measured) != len(self._rows) * len(self._lengths) or not measured:
-            raise ValueError(f"the measured points do not form a grid: {sorted(measured)}")
+        self._rows = sorted({rows for rows, _ in seconds})
+        self._lengths = sorted({length for _, length in seconds})
+        if len(seconds) != len(self._rows) * len(self._lengths) or not seconds:
+            raise ValueError(f"the measured points do not form a grid: {sorted(seconds)}")
         self._seconds = [
-            [max(measured[rows, length], _LEAST_SECONDS) for length in self._lengths] for rows in self._rows
+            [max(seconds[rows, length], _LEAST_SECONDS) for length in self._lengths] for rows in self._rows
         ]
+        self._estimated = set(estimated)
+        # how much every point has seen: measured ones count as ten passes, the lasting learning rate
+        self._seen = [
+            [0.0 if (rows, length) in self._estimated else 1 / _LEARNING_RATE for length in self._lengths]
+            for rows in self._rows
+        ]
+
+    @property
+    def points(self) -> dict[Point, float]:
+        """The grid as it stands."""
+        return {
+            (rows, length): self._seconds[i][j]
+            for i, rows in enumerate(self._rows)
+            for j, length in enumerate(self._lengths)
+        }
+
+    @property
+    def estimated(self) -> frozenset[Point]:
+        """Points that nobody has measured yet."""
+        return frozenset(self._estimated)
 
     def __call__(self, rows: int, length: int) -> float:
         """Predicted seconds. Outside the grid the nearest slope goes on."""
@@ -40,6 +72,23 @@ class CostModel:
         lower = _between(self._seconds[row + 1], column, right)
         return max(upper + down * (lower - upper), _LEAST_SECONDS)
 
+    def scale(self, ratios: Sequence[float]) -> None:
+        """Multiply the whole by the median of measured over predicted seconds."""
+        if not ratios:
+            return
+        ratio = sorted(ratios)[len(ratios) // 2]
+        self._seconds = [[max(ratio * value, _LEAST_SECONDS) for value in row] for row in self._seconds]
+
+    def measure(self, point: Point, seconds: float) -> None:
+        """Set a point of the grid to what it took; where that corrects an estimate, the others move along."""
+        i, j = self._rows.index(point[0]), self._lengths.index(point[1])
+        seconds = max(seconds, _LEAST_SECONDS)
+        if point in self._estimated:
+            self._move_unseen(seconds / self._seconds[i][j])
+        self._seconds[i][j] = seconds
+        self._seen[i][j] = 1 / _LEARNING_RATE
+        self._estimated.discard(point)
+
     def observe(self, rows: int, length: int, seconds: float) -> None:
         """Move the points around (rows, length) towards what a pass really took."""
         surprise = min(seconds / self(rows, length), _LARGEST_SURPRISE) - 1
@@ -47,7 +96,41 @@ class CostModel:
         column, right = _locate(self._lengths, length)
         for i, row_weight in _weights(row, down, len(self._rows)):
             for j, column_weight in _weights(column, right, len(self._lengths)):
-                self._seconds[i][j] *= 1 + _LEARNING_RATE * row_weight * column_weight * surprise
+                weight = row_weight * column_weight
+                self._seen[i][j] += weight
+                rate = max(_LEARNING_RATE, 1 / max(self._seen[i][j], 1.0))
+                self._seconds[i][j] *= 1 + rate * weight * surprise
+
+    def _move_unseen(self, ratio: float) -> None:
+        for i, seen in enumerate(self._seen):
+            for j, passes in enumerate(seen):
+                if not passes:
+                    self._seconds[i][j] *= ratio
+
+
+def guess(rows: int, length: int) -> float:
+    """The shape of a pass's cost where nothing is known of it, in no unit."""
+    return float(rows**_GUESSED_ROWS_POWER * (length + _GUESSED_FIXED_TOKENS))
+
+
+def shape_of(table: Mapping[Point, float]) -> Callable[[int, int], float]:
+    """A published table's shape: between and beyond its points it follows the guess; `guess` if it is empty.
+
+    Published points need not form a grid; the guess is bent through them, by length, in the logarithm.
+    """
+    by_length: dict[int, list[float]] = {}
+    for (rows, length), seconds in table.items():
+        by_length.setdefault(length, []).append(log(seconds / guess(rows, length)))
+    lengths = sorted(by_length)
+    if not lengths:
+        return guess
+    bends = [sum(by_length[length]) / len(by_length[length]) for length in lengths]
+
+    def bent(rows: int, length: int) -> float:
+        index, place = _locate(lengths, min(max(length, lengths[0]), lengths[-1]))
+        return guess(rows, length) * exp(_between(bends, index, place))
+
+    return bent
 
 
 def _locate(grid: Sequence[int], value: int) -> tuple[int, float]:

@@ -83,7 +83,8 @@ def assemble(settings: Settings) -> Parts:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     machine = hardware.detect(features_override=settings.cpu_features)
     metrics = Metrics()
-    scheduler = Scheduler(settings.sessions or max(1, machine.cores // settings.threads))
+    sessions = settings.sessions or max(1, machine.cores // settings.threads)
+    scheduler = Scheduler(sessions * settings.threads)
     registry = Registry(settings, machine, scheduler, metrics)
     admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
     cache = AnswerCache(settings.cache_bytes)
@@ -228,7 +229,7 @@ async def _start(
         machine.cpu,
         "+".join(sorted(machine.features)) or "no known features",
         machine.cores,
-        parts.scheduler.workers,
+        parts.scheduler.cores // parts.settings.threads,
         parts.settings.threads,
         machine.memory_limit_bytes >> 20,
     )
@@ -296,7 +297,12 @@ def _add_gauges(parts: Parts) -> None:
     cache = parts.service.cache
     add("cache_bytes", "Memory that kept answers take, about.", (), lambda: [((), cache.bytes)])
     add("cache_entries", "Answers kept.", (), lambda: [((), len(cache))])
-    add("sessions", "Forward passes that may run at once.", (), lambda: [((), scheduler.workers)])
+    add(
+        "sessions",
+        "Forward passes that may run at once.",
+        (),
+        lambda: [((), scheduler.cores // parts.settings.threads)],
+    )
     add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
 
 

@@ -1,6 +1,6 @@
-"""Owns the cores. Workers take batches from all variants' queues the moment they are free.
+"""Owns the cores. Workers take passes from all variants' queues the moment they are free.
 
-One lock guards the queues, the jobs and the cost models; it is never held during a forward pass.
+One lock guards the dispatcher, the jobs and the cost models; it is never held during a forward pass.
 """
 
 from __future__ import annotations
@@ -8,70 +8,39 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from app.batcher import next_batch
-from app.errors import BertpressError, ClosingError, DeadlineExceededError, EngineError
-from app.job import Job, Logits, Row
+from app.background import Background, Chore
+from app.dispatch import Dispatcher, Pass
+from app.errors import BertpressError, ClosingError, EngineError
+from app.job import Job, Logits
+from app.session import Session
 from app.variant import Variant
 
 log = logging.getLogger(__name__)
 
-# Background work gives way to requests, but a busy service must still be able to load a new version.
-_BACKGROUND_PATIENCE_SECONDS = 0.1
-
-
-@dataclass(eq=False, frozen=True, slots=True)
-class _Batch:
-    variant: Variant
-    rows: list[Row]
-    taken: float
-    predicted_end: float
-
-    @property
-    def longest(self) -> int:
-        return max(row.length for row in self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Background:
-    call: Callable[[], None]
-    future: Future[None]
-    submitted: float
-
-    def run(self) -> None:
-        if not self.future.set_running_or_notify_cancel():
-            return
-        try:
-            self.call()
-        except Exception as error:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(None)
-
 
 class Scheduler:
-    """Runs jobs on a fixed number of worker threads."""
+    """Runs jobs on as many worker threads as there are cores to use."""
 
-    def __init__(self, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self.workers = workers
+    def __init__(self, cores: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.cores = cores
         self.failure: BertpressError | None = None
         self._clock = clock
         self._wake = threading.Condition()
-        self._variants: list[Variant] = []
-        self._background: deque[_Background] = deque()
-        self._running: set[_Batch] = set()
-        self._idle = 0
+        self._dispatcher = Dispatcher(cores)
+        self._background = Background()
+        self._chores = 0
+        self._submissions = 0
+        self._quiet_since = clock()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"bertpress-worker-{number}", daemon=True)
-            for number in range(workers)
+            for number in range(cores)
         ]
 
     def start(self) -> None:
@@ -87,16 +56,22 @@ class Scheduler:
                 thread.join()
 
     def add(self, variant: Variant) -> None:
-        """Take batches from this variant's queue from now on."""
+        """Take passes from this variant's queue from now on."""
         with self._wake:
-            self._variants.append(variant)
+            self._dispatcher.variants.append(variant)
 
     def remove(self, variant: Variant) -> None:
         """Forget a variant; what still waits in its queue fails."""
         with self._wake:
-            self._variants.remove(variant)
-            done = self._give_up(_jobs_of(variant), ClosingError(f"{variant.key} was unloaded"))
+            done = self._dispatcher.remove(variant)
+            self._wake.notify()  # the row that waited for more cores than were free may be gone
         _deliver(done)
+
+    def change_session(self, variant: Variant, session: Session, lone: Session | None) -> None:
+        """Run a variant's passes with other sessions from now on; what runs ends as it began."""
+        with self._wake:
+            variant.session, variant.lone_session = session, lone
+            self._wake.notify_all()
 
     def submit(self, job: Job) -> None:
         """Let a job's rows wait for a worker.
@@ -108,36 +83,44 @@ class Scheduler:
         with self._wake:
             if self.failure is not None:
                 raise self.failure
-            if self._closed:
-                raise ClosingError("the service is shutting down")
-            job.submitted = self._clock()
-            for row in job.rows:
-                job.variant.queue.push(row)
+            self._refuse_if_closed()
+            self._submissions += 1
+            self._dispatcher.push(job, self._clock())
             self._wake.notify(len(job.rows))
 
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more: drop its rows before they cost anything."""
         with self._wake:
-            job.finished = True
-            job.variant.queue.remove(job.rows)
+            self._dispatcher.withdraw(job)
+            self._wake.notify()  # the row that waited for more cores than were free may be gone
 
-    def run_in_background(self, call: Callable[[], None]) -> Future[None]:
+    def run_in_background(self, call: Callable[[], None], cores: int = 1) -> Future[None]:
         """Run something on a worker when no request wants it, or when it has waited long enough."""
-        future: Future[None] = Future()
-        with self._wake:
-            if self._closed:
-                raise ClosingError("the service is shutting down")
-            self._background.append(_Background(call, future, self._clock()))
-            self._wake.notify()
-        return future
+        return self._add_chore(call, cores, when_idle=False)
+
+    def run_when_idle(self, call: Callable[[], None], cores: int = 1) -> Future[None]:
+        """Run something on a worker once nothing has waited or run for a while."""
+        return self._add_chore(call, cores, when_idle=True)
+
+    @property
+    def submissions(self) -> int:
+        """Jobs submitted so far: who measures can tell whether it was disturbed."""
+        return self._submissions
 
     def backlog_seconds(self) -> float:
-        """Predicted time until a row submitted now would start."""
+        """Predicted time until everything that waits would have started."""
         with self._wake:
-            now = self._clock()
-            waiting = sum(variant.queue.cost_seconds for variant in self._variants)
-            running = sum(max(batch.predicted_end - now, 0.0) for batch in self._running)
-            return (waiting + running) / self.workers
+            return self._dispatcher.backlog_seconds(self._clock()) * self._dispatcher.forecast.factor
+
+    def wait_seconds(self, job: Job) -> float:
+        """Seconds that a job submitted now would wait for others, as far as experience goes.
+
+        The job remembers what the costs alone predict, so that the forecast can learn how that came true.
+        """
+        with self._wake:
+            wait = self._dispatcher.wait_seconds(job, self._clock())
+            job.predicted_seconds = wait + job.own_seconds(self.cores) - job.rows[-1].cost_seconds
+            return wait * self._dispatcher.forecast.factor
 
     def oldest_wait_seconds(self, variant: Variant) -> float:
         """How long the row that has waited longest for this variant has waited; 0 where none waits."""
@@ -147,7 +130,7 @@ class Scheduler:
 
     def waiting_rows(self) -> int:
         """Rows in all queues."""
-        return sum(len(variant.queue) for variant in self._variants)
+        return self._dispatcher.waiting_rows
 
     def _work(self) -> None:
         try:
@@ -162,121 +145,110 @@ class Scheduler:
             self._stop(self.failure)
 
     def _take(self) -> Callable[[], None] | None:
-        """Wait for the most urgent thing to do; None when closed."""
+        """Wait for the next thing to do; None when closed."""
         with self._wake:
             while not self._closed:
                 now = self._clock()
-                if expired := self._drop_expired(now):
-                    return partial(_deliver, expired)
-                variant = self._most_urgent()
-                if self._background and (variant is None or self._background_is_due(now)):
-                    return self._background.popleft().run
-                if variant is not None:
-                    return partial(self._run, self._form_batch(variant, now))
-                self._idle += 1
-                self._wake.wait()
-                self._idle -= 1
+                if task := self._next_task(now):
+                    return task
+                self._wake.wait(self._background.seconds_until_quiet(now, self._quiet(now)))
         return None
 
-    def _drop_expired(self, now: float) -> list[Job]:
-        done: list[Job] = []
-        for variant in self._variants:
-            while (row := variant.queue.earliest()) is not None and row.deadline <= now:
-                done += self._give_up([row.job], DeadlineExceededError("the request expired in the queue"))
-        return done
+    def _next_task(self, now: float) -> Callable[[], None] | None:
+        if late := self._dispatcher.drop_late(now):
+            return partial(_deliver, late)
+        chore = self._background.overdue(now)
+        if chore is None:
+            if taken := self._dispatcher.take(now):
+                if self._dispatcher.waiting_rows and self._dispatcher.free_cores:
+                    self._wake.notify()  # each worker that finds more than it takes wakes the next
+                return partial(self._run, taken)
+            if self._dispatcher.waiting_rows:
+                return None  # for cores; a chore would take them away again
+            chore = self._background.next(now, self._quiet(now))
+        if chore is None or not self._dispatcher.hold(chore.cores):
+            return None
+        self._background.start(chore)
+        self._chores += 1
+        return partial(self._run_chore, chore)
 
-    def _most_urgent(self) -> Variant | None:
-        best, best_key = None, (float("inf"), 0)
-        for variant in self._variants:
-            row = variant.queue.earliest()
-            if row is not None and (row.deadline, row.arrival) < best_key:
-                best, best_key = variant, (row.deadline, row.arrival)
-        return best
+    def _quiet(self, now: float) -> float | None:
+        """Since when nothing waits and nothing runs; None while something does."""
+        busy = self._chores or self._dispatcher.waiting_rows
+        return None if busy or self._dispatcher.free_cores < self.cores else self._quiet_since
 
-    def _background_is_due(self, now: float) -> bool:
-        return now - self._background[0].submitted > _BACKGROUND_PATIENCE_SECONDS
-
-    def _form_batch(self, variant: Variant, now: float) -> _Batch:
-        seed = variant.queue.earliest()
-        assert seed is not None  # noqa: S101  _most_urgent saw it under this lock
-        others = variant.queue.others(seed)
-        rows = next_batch(seed, others, variant.cost, variant.limits, now, self._idle + 1)
-        variant.queue.remove(rows)
-        longest = max(row.length for row in rows)
-        batch = _Batch(variant, rows, now, now + variant.cost(len(rows), longest))
-        self._running.add(batch)
-        return batch
-
-    def _run(self, batch: _Batch) -> None:
+    def _run(self, taken: Pass) -> None:
         started = time.perf_counter()
         try:
-            logits = batch.variant.logits(batch.rows)
-            if len(logits) != len(batch.rows) or not np.isfinite(logits).all():
+            logits = taken.variant.logits(taken.rows, taken.session)
+            if len(logits) != len(taken.rows) or not np.isfinite(logits).all():
                 raise EngineError(
-                    f"{batch.variant.key} gave logits of shape {logits.shape}, or not finite ones, for "
-                    f"{len(batch.rows)} texts; load another build or version"
+                    f"{taken.variant.key} gave logits of shape {logits.shape}, or not finite ones, for "
+                    f"{len(taken.rows)} texts; load another build or version"
                 )
         except Exception as error:
-            log.exception("a batch of %s failed", batch.variant.key)
-            self._finish_failed(batch, error)
+            log.exception("a batch of %s failed", taken.variant.key)
+            self._finish_failed(taken, error)
         else:
-            self._finish(batch, logits, time.perf_counter() - started)
+            self._finish(taken, logits, time.perf_counter() - started)
 
-    def _finish(self, batch: _Batch, logits: Logits, seconds: float) -> None:
-        variant, longest = batch.variant, batch.longest
+    def _finish(self, taken: Pass, logits: Logits, seconds: float) -> None:
         with self._wake:
-            self._running.discard(batch)
-            variant.cost.observe(len(batch.rows), longest, seconds)
-            done = [
-                row.job
-                for row, row_logits in zip(batch.rows, logits, strict=True)
-                if row.job.answer(row, row_logits, batch.taken - row.job.submitted, seconds, len(batch.rows))
-            ]
+            self._quiet_since = self._clock()
+            done = self._dispatcher.finish(taken, logits, seconds)
         # Before the answers go out: who has one may look at the metrics at once.
-        _observe(batch, seconds)
+        _observe(taken, seconds)
         _deliver(done)
 
-    def _finish_failed(self, batch: _Batch, error: Exception) -> None:
-        known = error if isinstance(error, BertpressError) else EngineError(f"{batch.variant.key}: {error!r}")
+    def _finish_failed(self, taken: Pass, error: Exception) -> None:
+        known = error if isinstance(error, BertpressError) else EngineError(f"{taken.variant.key}: {error!r}")
         with self._wake:
-            self._running.discard(batch)
-            done = self._give_up({row.job for row in batch.rows}, known)
+            self._quiet_since = self._clock()
+            done = self._dispatcher.finish_failed(taken, known)
         _deliver(done)
 
-    def _give_up(self, jobs: Iterable[Job], error: Exception) -> list[Job]:
-        """Fail jobs and forget their waiting rows; returns those that were not over before."""
-        done = []
-        for job in jobs:
-            job.variant.queue.remove(job.rows)
-            if job.fail(error):
-                done.append(job)
-        return done
+    def _run_chore(self, chore: Chore) -> None:
+        try:
+            chore.run()
+        finally:
+            with self._wake:
+                self._chores -= 1
+                self._dispatcher.give_back(chore.cores)
+
+    def _add_chore(self, call: Callable[[], None], cores: int, *, when_idle: bool) -> Future[None]:
+        future: Future[None] = Future()
+        with self._wake:
+            self._refuse_if_closed()
+            chore = Chore(call, min(cores, self.cores), future, self._clock())
+            self._background.add(chore, when_idle=when_idle)
+            self._wake.notify()
+        return future
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ClosingError("the service is shutting down")
 
     def _stop(self, error: Exception) -> None:
         with self._wake:
             self._closed = True
-            background, self._background = self._background, deque()
-            waiting = {job for variant in self._variants for job in _jobs_of(variant)}
-            done = self._give_up(waiting, error)
+            chores = self._background.drain()
+            done = self._dispatcher.fail_all(error)
             self._wake.notify_all()
         _deliver(done)
-        for item in background:
-            if item.future.set_running_or_notify_cancel():
-                item.future.set_exception(error)
+        for chore in chores:
+            if chore.future.set_running_or_notify_cancel():
+                chore.future.set_exception(error)
 
 
-def _jobs_of(variant: Variant) -> set[Job]:
-    return {row.job for row in variant.queue.rows()}
-
-
-def _observe(batch: _Batch, seconds: float) -> None:
-    metrics, rows = batch.variant.metrics, len(batch.rows)
-    tokens = sum(row.length for row in batch.rows)
+def _observe(taken: Pass, seconds: float) -> None:
+    metrics, rows = taken.variant.metrics, len(taken.rows)
+    tokens = sum(row.length for row in taken.rows)
     metrics.inference_seconds.observe(seconds)
     metrics.batch_rows.observe(rows)
     metrics.tokens.inc(tokens)
-    metrics.padding.inc(rows * batch.longest - tokens)
-    metrics.cost_ratio.observe(seconds / (batch.predicted_end - batch.taken))
+    metrics.padding.inc(rows * taken.longest - tokens)
+    metrics.batches[taken.reason].inc()
+    metrics.cost_ratio.observe(seconds / taken.predicted_seconds)
 
 
 def _deliver(jobs: Iterable[Job]) -> None:

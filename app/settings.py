@@ -127,9 +127,7 @@ class Settings(BaseSettings):
             raise ValueError("watts_per_busy_core must not be less than watts_per_idle_core")
         for origin in self.allowed_origins:
             if not re.fullmatch(r"\*|https?://[^/\s]+", origin):
-                raise ValueError(
-                    "cors_origins holds what is no origin; write https://example.org, no path"
-                )
+                raise ValueError("cors_origins holds what is no origin; write https://example.org, no path")
         if (self.protect_health or self.protect_metrics) and not self._has_credentials:
             raise ValueError("protect_health and protect_metrics need admin_token, api_keys or api_keys_file")
         return self

@@ -21,6 +21,7 @@ from app.errors import ProbeError
 from app.job import Logits, Row
 from app.metrics import VariantMetrics
 from app.queue import Queue
+from app.session import Session
 from app.tokenizer import Ids, Tokenizer, pad
 
 _SHORTEST_BUCKET = 8
@@ -51,6 +52,7 @@ class Variant:
         engine: Engine,
         limits: BatchLimits,
         metrics: VariantMetrics,
+        threads: int = 1,
     ) -> None:
         self.key = VersionKey(manifest.name, manifest.version)
         self.serial = next(_serials)
@@ -58,20 +60,24 @@ class Variant:
         self.tokenizer, self.metrics = tokenizer, metrics
         self.limits = replace(limits, batch_invariant=choice.build.batch_invariant)
         self.queue = Queue(keep_lengths=choice.build.batch_invariant)
-        self.cost = CostModel({(1, 1): 1e-3})
+        self.session = Session(engine, threads, CostModel({(1, 1): 1e-3}))
+        self.lone_session: Session | None = None
         self.memory_bytes = 0
         self.leases = 0
-        self._engine = engine
         self._returned = asyncio.Event()
 
-    def logits(self, rows: Sequence[Row]) -> Logits:
-        """One forward pass over rows of any length; (B, C)."""
-        return self.run([row.input_ids for row in rows])
+    def cost(self, rows: int, length: int) -> float:
+        """Predicted seconds of an ordinary pass."""
+        return self.session.cost(rows, length)
 
-    def run(self, ids: Sequence[Ids]) -> Logits:
+    def logits(self, rows: Sequence[Row], session: Session | None = None) -> Logits:
+        """One forward pass over rows of any length; (B, C)."""
+        return self.run([row.input_ids for row in rows], session)
+
+    def run(self, ids: Sequence[Ids], session: Session | None = None) -> Logits:
         """One forward pass over token ids, padded where they differ in length; (B, C)."""
         input_ids, attention_mask = pad(ids, self.manifest.tokenizer.pad_token_id)
-        return self._engine.logits(input_ids, attention_mask)
+        return (session or self.session).engine.logits(input_ids, attention_mask)
 
     def probe_checks(self) -> Iterator[Callable[[], None]]:
         """One call per probe; each raises ProbeError if the build does not give the published logits."""
@@ -106,7 +112,9 @@ class Variant:
 
     def close(self) -> None:
         """Give the engine's memory back."""
-        self._engine.close()
+        self.session.engine.close()
+        if self.lone_session is not None:
+            self.lone_session.engine.close()
 
     def _check_probe(self, number: int) -> None:
         probe, tolerance = self.manifest.probes[number], self.build.probe_tolerance
@@ -131,7 +139,7 @@ class Variant:
         measured[rows, length] = min(seconds)
 
     def _learn(self, measured: dict[tuple[int, int], float]) -> None:
-        self.cost = CostModel(measured)
+        self.session.cost = CostModel(measured)
 
 
 def length_buckets(max_tokens: int) -> list[int]:
@@ -160,4 +168,4 @@ def load_variant(
     """
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, manifest.tokenizer)
     engine = load_engine(choice.build.engine, folder / choice.build.file, threads)
-    return Variant(manifest, choice, tokenizer, engine, limits, metrics)
+    return Variant(manifest, choice, tokenizer, engine, limits, metrics, threads)

@@ -20,8 +20,9 @@ LAYERS = (
     {"app.routing", "app.registry", "app.admission", "app.cache", "app.in_flight"},
     {"app.answer"},
     {"app.scheduler"},
+    {"app.dispatch", "app.background"},
     {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds"}
-    | {"app.repository", "app.promotions"},
+    | {"app.session", "app.turns", "app.forecast", "app.repository", "app.promotions"},
     {"app.engines", "app.tokenizer"},
     {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
     | {"app.collectors", "app.logs", "app.energy", "app.throttling", "app.machine_metrics"},

@@ -154,8 +154,8 @@ def hold() -> Any:
     held: list[HeldEngine] = []
 
     def hold_variant(variant: Variant) -> HeldEngine:
-        engine = HeldEngine(variant._engine)
-        variant._engine = engine
+        engine = HeldEngine(variant.session.engine)
+        variant.session.engine = engine
         held.append(engine)
         return engine
 

@@ -3,10 +3,13 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import combinations
+from typing import get_args
 
 import pytest
 
-from app.batcher import BatchLimits, Cost, next_batch
+from app import batcher
+from app.batcher import BatchLimits, Cost, Reason
+from app.metrics import DISPATCH_REASONS
 
 LATER = 1e9
 WIDE = BatchLimits(max_rows=8, max_tokens=100_000, batch_invariant=True)
@@ -22,6 +25,12 @@ class Text:
 def fixed_plus_tokens(fixed: float) -> Cost:
     """A pass costs `fixed` and then one a token, padding included."""
     return lambda rows, length: fixed + rows * length
+
+
+def next_batch(
+    seed: Text, others: list[Text], cost: Cost, limits: BatchLimits, now: float, idle_workers: int = 1
+) -> list[Text]:
+    return batcher.next_batch(seed, others, cost, limits, now, idle_workers).rows
 
 
 def by_length(texts: list[Text]) -> list[Text]:
@@ -95,6 +104,30 @@ def test_nearest_lengths_come_first() -> None:
         Text(10), by_length([Text(2), Text(9), Text(12), Text(30)]), fixed_plus_tokens(100), limits, 0
     )
     assert [text.length for text in batch] == [10, 9, 12]
+
+
+@pytest.mark.parametrize(
+    ("reason", "others", "limits", "idle_workers"),
+    [
+        ("took_all", [], WIDE, 1),
+        ("took_all", [Text(10)], WIDE, 1),
+        ("not_invariant", [Text(10)], BatchLimits(8, 1000, False), 1),
+        ("full_rows", [Text(10)] * 9, WIDE, 1),
+        ("full_tokens", [Text(10)] * 3, BatchLimits(8, 30, True), 1),
+        ("does_not_pay", [Text(9), Text(10), Text(500)], WIDE, 1),
+        ("deadline", [Text(10, deadline=15)], WIDE, 1),
+        ("idle_workers", [Text(10)] * 3, WIDE, 2),
+    ],
+)
+def test_the_reason_says_why_there_are_not_more(
+    reason: Reason, others: list[Text], limits: BatchLimits, idle_workers: int
+) -> None:
+    batch = batcher.next_batch(Text(10), others, fixed_plus_tokens(5), limits, 0, idle_workers)
+    assert batch.reason == reason
+
+
+def test_metrics_count_the_same_reasons() -> None:
+    assert get_args(Reason) == DISPATCH_REASONS
 
 
 def obvious(seed: Text, others: list[Text], cost: Cost, limits: BatchLimits) -> list[Text]:

@@ -158,7 +158,9 @@ async def test_the_default_is_not_unloaded(serve: Serve, repository: Path) -> No
 async def test_unloading_gives_the_engine_back(serve: Serve, repository: Path) -> None:
     publish(repository, version=2)
     async with serve(preload="tiny/1") as running:
-        engine = weakref.ref(next(v for v in running.parts.registry.loaded if v.key.version == 1)._engine)
+        engine = weakref.ref(
+            next(v for v in running.parts.registry.loaded if v.key.version == 1).session.engine
+        )
         assert (await running.admin("unload", 1)).json()["state"] == "available"
         gc.collect()
         assert engine() is None

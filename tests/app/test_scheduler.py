@@ -36,9 +36,9 @@ class Clock:
 class Bench:
     """A scheduler, a variant with a fake engine, and the jobs that came back."""
 
-    def __init__(self, folder: Path, workers: int = 1, engine: Any = None) -> None:
+    def __init__(self, folder: Path, cores: int = 1, engine: Any = None) -> None:
         self.clock = Clock()
-        self.scheduler = Scheduler(workers, self.clock)
+        self.scheduler = Scheduler(cores, self.clock)
         self.engine = engine or RecordingEngine()
         self.variant = self.make_variant(folder)
         self.scheduler.add(self.variant)
@@ -50,7 +50,7 @@ class Bench:
         limits = BatchLimits(8, 1000, batch_invariant=True)
         metrics = Metrics().variant("tiny", 1, manifest.labels)
         variant = Variant(manifest, Choice(manifest.builds[0], ""), tokenizer, self.engine, limits, metrics)
-        variant.cost = CostModel(
+        variant.session.cost = CostModel(
             {(rows, length): 1.0 + rows * length for rows in (1, 8) for length in (1, 32)}
         )
         return variant
@@ -150,7 +150,7 @@ def test_a_failed_batch_reaches_every_caller(tmp_path: Path) -> None:
     bench.scheduler.start()
     assert {bench.done.get(), bench.done.get()} == jobs
     assert all(isinstance(job.error, EngineError) and "no luck" in str(job.error) for job in jobs)
-    bench.variant._engine = RecordingEngine()
+    bench.variant.session.engine = RecordingEngine()
     job = bench.submit([4, 4])
     assert bench.done.get() is job
     assert job.error is None
@@ -161,7 +161,7 @@ def test_a_failed_batch_reaches_every_caller(tmp_path: Path) -> None:
 def test_logits_that_make_no_sense_are_a_failure(bench: Bench, logits: list[list[float]]) -> None:
     engine: Any = RecordingEngine()
     engine.logits = lambda *_: np.array(logits, dtype=np.float32)
-    bench.variant._engine = engine
+    bench.variant.session.engine = engine
     job = bench.submit([1, 1])
     bench.scheduler.start()
     assert bench.done.get() is job
@@ -169,7 +169,7 @@ def test_logits_that_make_no_sense_are_a_failure(bench: Bench, logits: list[list
 
 
 def test_one_failed_row_fails_its_job_and_drops_the_rest(bench: Bench) -> None:
-    bench.variant._engine = FailingEngine()
+    bench.variant.session.engine = FailingEngine()
     bench.variant.limits = BatchLimits(1, 1000, batch_invariant=False)
     job = bench.submit([1, 1], [2, 2], [3, 3])
     bench.scheduler.start()
@@ -188,7 +188,7 @@ def test_a_callers_broken_callback_costs_nobody_else(bench: Bench) -> None:
 
 def test_two_workers_share_what_waits(tmp_path: Path) -> None:
     engine = HeldEngine(RecordingEngine())
-    bench = Bench(publish(tmp_path), workers=2, engine=engine)
+    bench = Bench(publish(tmp_path), cores=2, engine=engine)
     bench.scheduler.start()
     for ids in ([1, 1], [2, 2]):  # both are inside a pass at once
         bench.submit(ids)
@@ -271,13 +271,13 @@ def test_a_worker_that_breaks_is_not_silent(bench: Bench, caplog: pytest.LogCapt
         raise ZeroDivisionError
 
     job = bench.submit([1, 1])
-    bench.variant.cost = broken  # type: ignore[assignment]
+    bench.variant.session.cost = broken  # type: ignore[assignment]
     bench.scheduler.start()
     assert bench.done.get() is job
     assert isinstance(job.error, EngineError)
     assert "a worker failed outside a forward pass" in caplog.text
     assert bench.scheduler.failure is not None
-    bench.variant.cost = CostModel({(1, 1): 1.0})
+    bench.variant.session.cost = CostModel({(1, 1): 1.0})
     with pytest.raises(EngineError, match="restart"):
         bench.submit([1, 1])
 

@@ -72,7 +72,7 @@ async def test_a_request_that_waits_for_anothers_text_expires_in_time(serve: Ser
 
 async def test_a_failure_reaches_all_who_asked(serve: Serve) -> None:
     async with serve(sessions=1) as running:
-        running.default._engine = FailingEngine()
+        running.default.session.engine = FailingEngine()
         replies = await asyncio.gather(*(running.predict("good") for _ in range(4)))
         assert [reply.status_code for reply in replies] == [500] * 4
 

@@ -46,7 +46,7 @@ def test_nan_and_missing_logits_fail(tmp_path: Path, logits: list[float]) -> Non
     variant = load(publish(tmp_path))
     engine: Any = RecordingEngine()
     engine.logits = lambda *_: np.array([logits], dtype=np.float32)
-    variant._engine = engine
+    variant.session.engine = engine
     with pytest.raises(ProbeError):
         next(variant.probe_checks())()
 
@@ -54,7 +54,7 @@ def test_nan_and_missing_logits_fail(tmp_path: Path, logits: list[float]) -> Non
 def test_warm_up_touches_every_bucket_and_learns_the_cost(tmp_path: Path) -> None:
     variant = load(publish(tmp_path))
     engine = RecordingEngine()
-    variant._engine = engine
+    variant.session.engine = engine
     for warm_up_pass in variant.warm_up_passes():
         warm_up_pass()
     assert set(engine.shapes) == {(rows, length) for rows in (1, 4) for length in (8, 16, 32)}
@@ -64,7 +64,7 @@ def test_warm_up_touches_every_bucket_and_learns_the_cost(tmp_path: Path) -> Non
 def test_single_rows_where_batches_are_not_invariant(tmp_path: Path) -> None:
     variant = load(publish(tmp_path, batch_invariant=False))
     engine = RecordingEngine()
-    variant._engine = engine
+    variant.session.engine = engine
     for warm_up_pass in variant.warm_up_passes():
         warm_up_pass()
     assert {rows for rows, _ in engine.shapes} == {1}

@@ -249,7 +249,7 @@ async def test_an_expired_request(running: Running, hold: Any) -> None:
 
 async def test_expired_before_it_could_start(running: Running) -> None:
     for _ in range(100):
-        running.default.cost.observe(1, 32, 1000.0)
+        running.default.session.cost.observe(1, 32, 1000.0)
     error = await error_of(await running.predict("bad " * 100, timeout_ms=1), 504, "deadline_exceeded")
     assert "timeout_ms" in error["message"]
 
@@ -267,9 +267,7 @@ async def test_too_many_at_once(serve: Serve, hold: Any) -> None:
 
 
 async def test_a_full_queue(serve: Serve, hold: Any) -> None:
-    async with serve(
-        max_queue_texts=2, max_texts=2, sessions=1, max_batch_rows=1, coalesce=False
-    ) as running:
+    async with serve(max_queue_texts=2, max_texts=2, sessions=1, max_batch_rows=1, coalesce=False) as running:
         engine = hold(running.default)
         admitted = [asyncio.ensure_future(running.predict("good"))]
         await asyncio.to_thread(engine.entered.wait)
@@ -283,9 +281,9 @@ async def test_a_full_queue(serve: Serve, hold: Any) -> None:
 
 
 async def test_an_engine_that_fails_is_a_500_without_details_of_the_input(running: Running) -> None:
-    sound, running.default._engine = running.default._engine, FailingEngine()
+    sound, running.default.session.engine = running.default.session.engine, FailingEngine()
     await error_of(await running.predict(SECRET), 500, "engine")
-    running.default._engine = sound
+    running.default.session.engine = sound
     assert (await running.predict()).status_code == 200
 
 

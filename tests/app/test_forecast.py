@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from app.forecast import Forecast
+
+
+def test_at_first_predictions_are_believed() -> None:
+    assert Forecast().factor == 1.0
+
+
+@pytest.mark.parametrize("ratio", [0.6, 1.0, 1.7, 3.0])
+def test_a_steady_error_is_learned(ratio: float) -> None:
+    forecast = Forecast()
+    for _ in range(500):
+        forecast.observe(2.0, 2.0 * ratio)
+    assert forecast.factor == pytest.approx(ratio, rel=0.02)
+
+
+def test_what_varies_is_kept_nearly_always() -> None:
+    forecast, draw = Forecast(), random.Random(0)
+    ratios = [draw.uniform(0.8, 1.6) for _ in range(2000)]
+    for ratio in ratios:
+        forecast.observe(2.0, 2.0 * ratio)
+    assert sum(ratio <= forecast.factor for ratio in ratios) > 0.95 * len(ratios)
+
+
+def test_the_noise_of_short_waits_teaches_little() -> None:
+    forecast = Forecast()
+    for _ in range(10):
+        forecast.observe(0.0001, 1.0)
+    assert forecast.factor == pytest.approx(1.0, abs=0.05)
+
+
+def test_it_stays_within_bounds() -> None:
+    forecast = Forecast()
+    for actual in (0.0, 1e9):
+        for _ in range(1000):
+            forecast.observe(1.0, actual)
+        assert forecast.factor in (0.5, 4.0)
+
+
+def test_what_was_not_predicted_teaches_nothing() -> None:
+    forecast = Forecast()
+    forecast.observe(0.0, 5.0)
+    assert forecast.factor == 1.0
