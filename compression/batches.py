@@ -88,6 +88,11 @@ class Rows:
         return [range(int(start), int(stop)) for start, stop in pairwise(self._starts)]
 
     @property
+    def texts(self) -> list[str]:
+        """What the rows were tokenized from."""
+        return [text for corpus in self.corpora for text in corpus.texts]
+
+    @property
     def pad_token_id(self) -> int:
         """Id that fills up shorter rows."""
         return self.corpora[0].settings.pad_token_id

@@ -22,8 +22,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from app.artifact import Head
 from app.errors import CompressionError, UnsupportedModelError
 from compression.architecture import LayerShape, family_of, layer_shapes, reshape
+from compression.heads import describe, heads_of
 
 SHAPES_KEY = "bertpress_layer_shapes"
 WEIGHTS_FILE = "model.safetensors"
@@ -38,9 +40,13 @@ class Classifier:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Labels in logit order, as the model's own `id2label` has them."""
-        names = {int(index): str(name) for index, name in (self.model.config.id2label or {}).items()}
-        return tuple(names[index] for index in sorted(names))
+        """Labels of the first head, in logit order."""
+        return self.heads[0].labels
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The tasks it answers, each with its part of the logits."""
+        return heads_of(self.model.config)
 
     @property
     def pad_token_id(self) -> int:
@@ -56,10 +62,10 @@ class Classifier:
         return int(config.max_position_embeddings) - offset
 
 
-def load(source: str, *, label_names: tuple[str, ...] | None = None) -> Classifier:
+def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
     """Load a classifier from a folder or from the hub by its id.
 
-    With `label_names` the source may be a bare backbone: it gets a fresh classification layer.
+    With `heads` the source may be a bare backbone: it gets a fresh classification layer.
 
     Raises:
         UnsupportedModelError: not a model, not of a supported family, or a bare backbone where a
@@ -68,16 +74,14 @@ def load(source: str, *, label_names: tuple[str, ...] | None = None) -> Classifi
     """
     config = _config(source)
     family_of(config)
-    if label_names is None and not _is_classifier(config.architectures):
+    if heads is None and not _is_classifier(config.architectures):
         raise UnsupportedModelError(
             f"{source} is a backbone ({config.architectures}), not a sequence classifier; "
             "pass it as --backbone and it is fine-tuned first"
         )
-    if label_names is not None:
-        config.num_labels = len(label_names)
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: index for index, name in enumerate(label_names)}
-    model = _model(source, config, fresh_head=label_names is not None)
+    if heads is not None:
+        describe(config, heads)
+    model = _model(source, config, fresh_head=heads is not None)
     model.train(False)
     return Classifier(model, _tokenizer(source))
 

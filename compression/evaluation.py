@@ -20,9 +20,9 @@ Logits = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Scores:
-    """Accuracy and mean cross-entropy over labelled rows."""
+    """Accuracy and mean loss over rows; no accuracy where nothing is classified."""
 
-    accuracy: float
+    accuracy: float | None
     loss: float
     n: int
 
@@ -56,8 +56,9 @@ def score(predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence
 
 def mean_of(scores: Sequence[Scores]) -> Scores:
     """The mean of several data sets' scores, each counting the same."""
+    accuracies = [score.accuracy for score in scores if score.accuracy is not None]
     return Scores(
-        accuracy=sum(score.accuracy for score in scores) / len(scores),
+        accuracy=sum(accuracies) / len(accuracies) if accuracies else None,
         loss=sum(score.loss for score in scores) / len(scores),
         n=sum(score.n for score in scores),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from app import artifact
-from app.artifact import TokenizerSettings
+from app.artifact import Head, TokenizerSettings
 from app.errors import ParityError, UnsupportedModelError
 from compression import classifier, data
 from compression.classifier import Classifier
@@ -29,6 +29,8 @@ from compression.stages.training import finetune
 from compression.training import Report
 
 _DONE = "stage.json"
+# A backbone is loaded before the data say what its labels will be.
+_ANY_HEAD = Head(name="label", labels=("negative", "positive"))
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     source = request.teacher or request.backbone
     assert source is not None  # noqa: S101 - the command line requires one of them
     # Loaded first: a teacher that cannot be compressed is refused before the data are read.
-    model = classifier.load(source, label_names=None if request.teacher else ("negative", "positive"))
+    model = classifier.load(source, heads=None if request.teacher else (_ANY_HEAD,))
     settings = data.with_label_names(request.data_settings, model.labels if request.teacher else None)
     datasets = data.load_all(request.data, settings, request.unlabelled)
     text = _text_settings(request.recipe, model)

@@ -22,7 +22,7 @@ from app.errors import RecipeError
 from compression.settings import Settings
 from compression.stages.builds import ExportStage
 from compression.stages.kinds import Stage
-from compression.training import TrainingSettings
+from compression.teacher import FinetuningSettings
 
 TEACHER = "teacher"
 
@@ -53,7 +53,7 @@ class Recipe(Settings):
 
     name: str
     text: TextSettings = TextSettings()
-    teacher: TrainingSettings = TrainingSettings()
+    teacher: FinetuningSettings = FinetuningSettings()
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -65,7 +65,8 @@ class Recipe(Settings):
             stage.check_inputs(given)
             _check_tokenizers(stage, tokenizers)
             given[stage.name] = stage.gives
-            tokenizers[stage.name] = stage.name if stage.changes_tokenizer else tokenizers[stage.inputs[0]]
+            own = stage.changes_tokenizer or not stage.inputs
+            tokenizers[stage.name] = stage.name if own else tokenizers[stage.inputs[0]]
         if not any(stage.kind == "publish" for stage in self.stages):
             raise ValueError("no stage of kind 'publish': the run would end without a model")
         return self
@@ -153,12 +154,12 @@ def _check_tokenizers(stage: Stage, tokenizers: Mapping[str, str]) -> None:
     distillation = getattr(stage, "distillation", None)
     if distillation is None or not distillation.compares_tokens:
         return
-    for source in stage.inputs[1:]:
-        if tokenizers[source] != tokenizers[stage.inputs[0]]:
-            raise ValueError(
-                f"stage {stage.name!r} compares hidden states token by token, and {stage.inputs[0]!r} has "
-                f"another tokenizer than {source!r}; distil them before the vocabulary is pruned"
-            )
+    student, teacher = stage.inputs[:2]  # only the first teacher is compared token by token
+    if tokenizers[teacher] != tokenizers[student]:
+        raise ValueError(
+            f"stage {stage.name!r} compares layers token by token, and {student!r} has "
+            f"another tokenizer than {teacher!r}; distil them before the vocabulary is pruned"
+        )
 
 
 def _first_problem(error: ValidationError) -> str:

@@ -2,13 +2,61 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from collections.abc import Sequence
+from typing import cast
 
+import torch
+from pydantic import Field
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from app.artifact import Head
 from compression.batches import Batch
+from compression.heads import heads_of, labels_of, slices
+from compression.training import Objective, TrainingSettings
+
+
+class FinetuningSettings(TrainingSettings):
+    """How a backbone learns the true labels.
+
+    `label_smoothing` spreads so much of each label over all classes, so that the teacher is less sure of
+    itself. Source: Szegedy et al. 2016, section 7.
+    """
+
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+
+
+def true_label_loss(
+    logits: torch.Tensor, batch: Batch, heads: Sequence[Head], smoothing: float = 0.0
+) -> torch.Tensor:
+    """Cross-entropy with the true labels, the mean over all heads; a row without a label has no loss.
+
+    Shapes: logits (B, C) of all heads side by side; loss (B,).
+    """
+    losses = [
+        functional.cross_entropy(
+            logits[:, part],
+            labels_of(batch, number),
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=smoothing,
+        )
+        for number, part in enumerate(slices(heads))
+    ]
+    return torch.stack(losses).mean(0)
 
 
 def true_labels(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Cross-entropy with the true labels. Shape: (B,)."""
-    logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    return nn.functional.cross_entropy(logits, batch.labels, reduction="none")
+    return smoothed_labels(0.0)(model, batch)
+
+
+def smoothed_labels(smoothing: float) -> Objective:
+    """Cross-entropy with smoothed true labels, as an objective."""
+
+    def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
+        logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
+        return true_label_loss(logits, batch, heads_of(cast(PreTrainedModel, model).config), smoothing)
+
+    return objective

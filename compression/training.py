@@ -298,14 +298,14 @@ class _Run:
 
     def _remember(self, loss: float, scores: Scores) -> None:
         progress = self.progress
-        progress.history.append(
-            {
-                "epoch": progress.epoch + progress.step / self.steps_per_epoch,
-                "training_loss": loss,
-                "validation_loss": scores.loss,
-                "validation_accuracy": scores.accuracy,
-            }
-        )
+        entry = {
+            "epoch": progress.epoch + progress.step / self.steps_per_epoch,
+            "training_loss": loss,
+            "validation_loss": scores.loss,
+        }
+        if scores.accuracy is not None:
+            entry["validation_accuracy"] = scores.accuracy
+        progress.history.append(entry)
         if _merit(scores) > progress.best:
             progress.best, progress.stale = _merit(scores), 0
             self.folder.keep_best(self.bare.state_dict())
@@ -325,20 +325,21 @@ class _Run:
     def _tell(self, loss: float) -> None:
         progress = self.progress
         done = progress.epoch * self.steps_per_epoch + progress.step
-        accuracy = (
-            f", validation {progress.history[-1]['validation_accuracy']:.4f}" if progress.history else ""
-        )
+        judged = ""
+        if progress.history:
+            last = progress.history[-1]
+            judged = f", validation {last.get('validation_accuracy', last['validation_loss']):.4f}"
         speed = progress.tokens / max(progress.seconds, 1e-9)
         self.report(
             done,
             self.total_steps,
-            f"loss {loss:.4f}{accuracy}, {speed:,.0f} tokens/s",
+            f"loss {loss:.4f}{judged}, {speed:,.0f} tokens/s",
         )
 
 
 def _merit(scores: Scores) -> float:
     """What early stopping maximises: accuracy, and the smaller loss among equals."""
-    return scores.accuracy - 1e-6 * scores.loss
+    return (scores.accuracy or 0.0) - 1e-6 * scores.loss
 
 
 def _evaluation_steps(steps: int, evaluations: int) -> set[int]:

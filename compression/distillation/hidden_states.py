@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
+
+from app.errors import CompressionError
+from compression.distillation.trace import Trace
 
 
 def layer_map(student_layers: int, teacher_layers: int) -> tuple[int, ...]:
@@ -34,3 +39,25 @@ def hidden_state_loss(
         cosine = functional.cosine_similarity(student[index].float(), teacher[teacher_layer].float(), dim=-1)
         losses.append(((1.0 - cosine) * mask).sum(-1) / tokens)
     return torch.stack(losses).mean(0)
+
+
+class HiddenStateLoss(nn.Module):
+    """The weighted loss over mapped layers."""
+
+    needs_attention = False
+
+    def __init__(
+        self, weight: float, student: PreTrainedModel, teacher: PreTrainedModel, layers: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.weight, self.layers = weight, tuple(layers)
+        widths = int(student.config.hidden_size), int(teacher.config.hidden_size)
+        if widths[0] != widths[1]:
+            raise CompressionError(
+                f"hidden states are compared as they are, and the student is {widths[0]} wide, its teacher "
+                f"{widths[1]}; take tinybert.hidden, which has a projection, or minilm"
+            )
+
+    def forward(self, student: Trace, teacher: Trace, attention_mask: torch.Tensor) -> torch.Tensor:
+        """Loss of each row. Shape: (B,)."""
+        return self.weight * hidden_state_loss(student.hidden, teacher.hidden, self.layers, attention_mask)

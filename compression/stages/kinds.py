@@ -9,10 +9,18 @@ from pydantic import Field
 from compression.stages.builds import ExportStage, QuantizeStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
+from compression.stages.teachers import LinearTeacherStage
 from compression.stages.training import DistilStage, StudentStage
 from compression.stages.vocabulary import VocabularyStage
 
 Stage = Annotated[
-    StudentStage | DistilStage | PruneStage | VocabularyStage | ExportStage | QuantizeStage | PublishStage,
+    LinearTeacherStage
+    | StudentStage
+    | DistilStage
+    | PruneStage
+    | VocabularyStage
+    | ExportStage
+    | QuantizeStage
+    | PublishStage,
     Field(discriminator="kind"),
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -10,17 +10,20 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from app.errors import RecipeError
+from app.errors import CompressionError, RecipeError
 from compression import classifier
-from compression.architecture import layer_shapes
 from compression.classifier import Classifier
+from compression.distillation import ngram_teacher
+from compression.distillation.ensemble import by_heads
 from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.teacher_logits import teacher_logits
+from compression.evaluation import by_labels
+from compression.precision import Precision
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import read_by
 from compression.students import keep_layers
-from compression.teacher import true_labels
-from compression.training import TrainingSettings, train
+from compression.teacher import FinetuningSettings, smoothed_labels
+from compression.training import Report, TrainingSettings, train
 
 
 class StudentStage(Stage):
@@ -38,33 +41,57 @@ class StudentStage(Stage):
 
 
 class DistilStage(Stage):
-    """Trains the first input to answer as the second, its teacher."""
+    """Trains the first input to answer as the others, its teachers: models, or a linear one."""
 
-    input_count: ClassVar[tuple[int, int]] = (2, 2)
+    takes: ClassVar[tuple[str, ...]] = ("model", "model|linear")
+    input_count: ClassVar[tuple[int, int]] = (2, 17)
 
     kind: Literal["distil"]
     distillation: DistillationSettings = DistillationSettings()
     training: TrainingSettings = TrainingSettings()
 
+    def check_inputs(self, given: Mapping[str, str]) -> None:
+        """Hold the inputs, and how many weights there are, to what the stage takes."""
+        super().check_inputs(given)
+        check_teachers(self.name, self.inputs[1:], given, self.distillation)
+
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
-        """Train the first input to answer as the second."""
+        """Train the first input to answer as the others."""
         student = classifier.load(str(inputs[0].folder))
-        distil(student, inputs[1], self.distillation, self.training, context, folder, self.name)
+        distil(student, inputs[1:], self.distillation, self.training, context, folder, self.name)
         classifier.save(student, folder)
 
 
-def finetune(backbone: str, settings: TrainingSettings, context: Context, folder: Path) -> None:
+def check_teachers(
+    name: str, teachers: Sequence[str], given: Mapping[str, str], distillation: DistillationSettings
+) -> None:
+    """What can be known of teachers before anything runs.
+
+    Raises:
+        ValueError: weights for another number of teachers, or a linear one where layers are compared.
+    """
+    weights = distillation.teacher_weights
+    if weights and len(weights) != len(teachers):
+        raise ValueError(f"stage {name!r} has {len(teachers)} teachers and {len(weights)} teacher_weights")
+    if distillation.compares_tokens and given[teachers[0]] != "model":
+        raise ValueError(
+            f"stage {name!r} compares layers with its first teacher, and {teachers[0]!r} has none; name a "
+            "model first"
+        )
+
+
+def finetune(backbone: str, settings: FinetuningSettings, context: Context, folder: Path) -> None:
     """Fine-tune a backbone on the true labels."""
-    model = classifier.load(backbone, label_names=context.datasets[0].label_names)
+    model = classifier.load(backbone, heads=context.heads)
     rows, validation = context.training_rows(), context.validation_rows()
-    report = context.report("fine-tuning the teacher")
-    train(model.model, true_labels, rows, validation, settings, folder / "training", report)
+    report, objective = context.report("fine-tuning the teacher"), smoothed_labels(settings.label_smoothing)
+    train(model.model, objective, rows, validation, settings, folder / "training", report)
     classifier.save(model, folder)
 
 
 def distil(
     student: Classifier,
-    teacher: Input,
+    teachers: Sequence[Input],
     distillation: DistillationSettings,
     training: TrainingSettings,
     context: Context,
@@ -73,29 +100,76 @@ def distil(
 ) -> None:
     """Train the student in place; every stage that recovers what it took away calls this.
 
-    The teacher reads the rows with its tokenizer, the student with its own.
+    Every teacher reads the rows with its own tokenizer, the student with its own.
 
     Raises:
-        RecipeError: a loss compares tokens, and the two do not have the same ones.
+        RecipeError: a loss compares tokens, and student and teacher do not have the same ones.
+        CompressionError: a teacher has other labels than the student.
     """
+    objective = objective_of(student, teachers, distillation, training.precision, context, title)
+    own = read_by(student, context)
+    rows, validation = own.training_rows(distillation.unlabelled_rows), own.validation_rows()
+    judge = by_labels if distillation.teaches_labels else objective.judge
+    report = context.report(title)
+    train(student.model, objective, rows, validation, training, folder / "training", report, judge)
+
+
+def objective_of(
+    student: Classifier,
+    teachers: Sequence[Input],
+    distillation: DistillationSettings,
+    precision: Precision,
+    context: Context,
+    title: str,
+) -> DistillationObjective:
+    """What the student is to minimise on `context.training_rows(distillation.unlabelled_rows)`."""
+    first = None
+    if distillation.compares_tokens:
+        first = classifier.load(str(teachers[0].folder))
+        _check_tokens(student, first, context, title)
+        nn.Module.to(first.model, _device())
+    logits = None
+    if distillation.soft_weight > 0:
+        report = context.report(f"{title}: teacher's logits")
+        taught = [
+            _answers(teacher, student, distillation, precision, context, report) for teacher in teachers
+        ]
+        weights = distillation.teacher_weights or (1.0,) * len(teachers)
+        logits = by_heads(taught, weights, distillation.temperature, student.heads)
+    return DistillationObjective(distillation, logits, None if first is None else first.model, student.model)
+
+
+def _answers(
+    teacher: Input,
+    student: Classifier,
+    distillation: DistillationSettings,
+    precision: Precision,
+    context: Context,
+    report: Report,
+) -> torch.Tensor:
+    """A teacher's logits on every training row, read in its own way. Shape: (N, C)."""
+    if ngram_teacher.is_in(teacher.folder):
+        texts = context.training_rows(distillation.unlabelled_rows).texts
+        return torch.from_numpy(ngram_teacher.load(teacher.folder).logits(texts))
     teaching = classifier.load(str(teacher.folder))
-    own, theirs = read_by(student, context), read_by(teaching, context)
-    own_rows = own.training_rows(distillation.unlabelled_rows)
-    rows = theirs.training_rows(distillation.unlabelled_rows)
-    if distillation.compares_tokens and own_rows.fingerprint != rows.fingerprint:
-        raise RecipeError(
-            f"{title}: hidden states are compared token by token, and the student's tokenizer is not its "
-            "teacher's; distil them before the vocabulary is pruned, or set hidden_weight to 0"
+    if teaching.heads[0] != student.heads[0]:
+        raise CompressionError(
+            f"the student's labels are {', '.join(student.labels)}, those of its teacher "
+            f"{', '.join(teaching.labels)}"
         )
-    taught_by = teaching.model
-    nn.Module.to(taught_by, _device())
-    report = context.report(f"{title}: teacher's logits")
-    classes, cache = len(student.labels), context.work / "logits"
-    logits = teacher_logits(taught_by, teacher.key, rows, classes, cache, training.precision, report)
-    layers = (len(layer_shapes(student.model)), len(layer_shapes(taught_by)))
-    objective = DistillationObjective(distillation, logits, taught_by, layers)
-    validation, report = own.validation_rows(), context.report(title)
-    train(student.model, objective, own_rows, validation, training, folder / "training", report)
+    nn.Module.to(teaching.model, _device())
+    rows = read_by(teaching, context).training_rows(distillation.unlabelled_rows)
+    classes, cache = sum(len(head.labels) for head in teaching.heads), context.work / "logits"
+    return teacher_logits(teaching.model, teacher.key, rows, classes, cache, precision, report)
+
+
+def _check_tokens(student: Classifier, teacher: Classifier, context: Context, title: str) -> None:
+    ours, theirs = (read_by(model, context).training_rows() for model in (student, teacher))
+    if ours.fingerprint != theirs.fingerprint:
+        raise RecipeError(
+            f"{title}: layers are compared token by token, and the student's tokenizer is not its teacher's; "
+            "distil them before the vocabulary is pruned, or compare logits alone"
+        )
 
 
 def _device() -> str:

@@ -18,6 +18,7 @@ from transformers import (
     RobertaConfig,
 )
 
+from app.artifact import Head
 from app.errors import CompressionError, UnsupportedModelError
 from compression import classifier
 from compression.architecture import layer_shapes
@@ -132,7 +133,7 @@ def test_a_backbone_is_no_teacher(tmp_path: Path) -> None:
 
 
 def test_a_backbone_gets_a_layer_for_its_labels(tmp_path: Path) -> None:
-    loaded = load(str(backbone(tmp_path)), label_names=("a", "b", "c"))
+    loaded = load(str(backbone(tmp_path)), heads=(Head(name="label", labels=("a", "b", "c")),))
     assert loaded.labels == ("a", "b", "c")
     assert logits(loaded.model, random_batch()).shape == (4, 3)
     original = BertModel.from_pretrained(tmp_path)
@@ -144,7 +145,7 @@ def test_a_backbone_gets_a_layer_for_its_labels(tmp_path: Path) -> None:
 def test_a_classifier_may_be_the_backbone_for_other_labels(tmp_path: Path) -> None:
     tiny_model().save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    loaded = load(str(tmp_path), label_names=("a", "b", "c"))
+    loaded = load(str(tmp_path), heads=(Head(name="label", labels=("a", "b", "c")),))
     assert logits(loaded.model, random_batch()).shape == (4, 3)
 
 

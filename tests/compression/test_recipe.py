@@ -121,12 +121,42 @@ def test_a_run_must_end_with_a_model() -> None:
         parse(body, "mine")
 
 
-@pytest.mark.parametrize("inputs", ['["teacher"]', '["teacher", "teacher", "teacher"]'])
+LINEAR = '\n[[stages]]\nname = "words"\nkind = "linear-teacher"\n'
+
+# what follows SMALL and a linear teacher, and what is said of it; nothing where it is right
+TAUGHT: list[tuple[str, str]] = [
+    ('inputs = ["teacher"]', "takes 2 to 17 inputs, not 1"),
+    ('inputs = ["teacher", "teacher", "words"]', ""),
+    ('inputs = ["teacher", "words"]', ""),
+    ('inputs = ["words", "teacher"]', "takes a model; 'words' is a linear"),
+    ('inputs = ["teacher", "int8"]', "takes a model or linear; 'int8' is a build"),
+    (
+        'inputs = ["teacher", "words"]\ndistillation.hidden_weight = 1',
+        "stage 'more' compares layers with its first teacher, and 'words' has none; name a model first",
+    ),
+    ('inputs = ["teacher", "teacher", "words"]\ndistillation.hidden_weight = 1', ""),
+    ('inputs = ["teacher", "teacher", "words"]\ndistillation.teacher_weights = [2, 1]', ""),
+    (
+        'inputs = ["teacher", "teacher", "words"]\ndistillation.teacher_weights = [1]',
+        "stage 'more' has 2 teachers and 1 teacher_weights",
+    ),
+]
+
+
+@pytest.mark.parametrize(("rest", "said"), TAUGHT)
 @pytest.mark.parametrize("kind", ["distil", "prune"])
-def test_a_student_has_one_teacher(kind: str, inputs: str) -> None:
-    body = SMALL + f'\n[[stages]]\nname = "more"\nkind = "{kind}"\ninputs = {inputs}\n'
-    with pytest.raises(RecipeError, match=re.escape(f"'more' ({kind}) takes 2 inputs, not")):
+def test_a_student_and_its_teachers(kind: str, rest: str, said: str) -> None:
+    body = SMALL + LINEAR + f'\n[[stages]]\nname = "more"\nkind = "{kind}"\n{rest}\n'
+    if not said:
+        assert parse(body, "mine").stages[-1].name == "more"
+        return
+    with pytest.raises(RecipeError, match=re.escape(said)):
         parse(body, "mine")
+
+
+def test_a_linear_teacher_takes_nothing() -> None:
+    with pytest.raises(RecipeError, match=r"'words' \(linear-teacher\) takes 0 inputs, not 1"):
+        parse(SMALL + LINEAR + 'inputs = ["teacher"]\n', "mine")
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,13 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def tiny_model(
-    family: str = "bert", layers: int = 3, labels: Sequence[str] = LABELS, seed: int = 0
+    family: str = "bert",
+    layers: int = 3,
+    labels: Sequence[str] = LABELS,
+    seed: int = 0,
+    hidden_size: int = 32,
 ) -> PreTrainedModel:
-    """A random classifier of the family with hidden size 32 and four heads, in eval mode."""
+    """A random classifier of the family with four heads, in eval mode."""
     torch.manual_seed(seed)
     # A vocabulary larger than the positions: the graph optimizer tells the tables apart by their size.
     shared: dict[str, Any] = {
@@ -90,14 +94,14 @@ def tiny_model(
         "label2id": {label: index for index, label in enumerate(labels)},
     }
     bert_like: dict[str, Any] = {
-        "hidden_size": 32,
+        "hidden_size": hidden_size,
         "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "intermediate_size": 128,
     }
     model: PreTrainedModel
     if family == "distilbert":
-        config = DistilBertConfig(dim=32, n_layers=layers, n_heads=4, hidden_dim=128, **shared)
+        config = DistilBertConfig(dim=hidden_size, n_layers=layers, n_heads=4, hidden_dim=128, **shared)
         model = DistilBertForSequenceClassification(config)
     elif family == "roberta":
         model = RobertaForSequenceClassification(RobertaConfig(**bert_like, **shared))

@@ -171,22 +171,22 @@ def test_the_teacher_is_asked_with_its_own_ids(
     student = classifier.load(str(stage_folder(published, "fewer")))
     settings = training(epochs=0.1)
     folder = context.work / "distilled"
-    distil(student, context.teacher, DistillationSettings(), settings, context, folder, "distilled")
+    distil(student, [context.teacher], DistillationSettings(), settings, context, folder, "distilled")
     assert asked == [context.training_rows().fingerprint]
 
 
 def test_token_by_token_losses_need_the_same_tokens(published: Finished, context: Context) -> None:
     student = classifier.load(str(stage_folder(published, "fewer")))
     settings = DistillationSettings(hidden_weight=1.0)
-    with pytest.raises(RecipeError, match="late: hidden states are compared token by token"):
-        distil(student, context.teacher, settings, training(), context, context.work, "late")
+    with pytest.raises(RecipeError, match="late: layers are compared token by token"):
+        distil(student, [context.teacher], settings, training(), context, context.work, "late")
 
 
 def test_a_recipe_that_would_compare_other_tokens_is_refused_at_once() -> None:
     body = RECIPE.replace("unlabelled_rows = -1", "hidden_weight = 0.5")
     with pytest.raises(RecipeError) as raised:
         parse(body, "tiny")
-    assert "stage 'distilled' compares hidden states token by token" in str(raised.value)
+    assert "stage 'distilled' compares layers token by token" in str(raised.value)
     assert "'fewer' has another tokenizer than 'teacher'" in str(raised.value)
     # From a teacher that was pruned itself it may.
     assert parse(body.replace('["fewer", "teacher"]', '["fewer", "fewer"]'), "tiny")
