@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from compression.batches import Batch
 from compression.ngrams import graph
 from compression.ngrams.hashing import FIRST, PAIR, SECOND, THIRD, buckets_within
-from compression.ngrams.student import NgramForSequenceClassification, columns_of, is_ngrams
+from compression.ngrams.student import TABLES, NgramForSequenceClassification, columns_of, is_ngrams
 from tests.compression.exported import answers
 from tests.compression.ngrams.tiny import SHAPE, tiny_ngrams
 from tests.compression.tiny import logits, random_batch, tiny_model
@@ -18,21 +18,20 @@ from tests.compression.tiny import logits, random_batch, tiny_model
 
 def slow_logits(model: NgramForSequenceClassification, ids: list[int]) -> list[float]:
     """The obvious way: one n-gram after the other, in whole numbers."""
+    unigrams, bigrams, trigrams = (model.get_buffer(name).tolist() for name in TABLES)
     scores = []
     for column in range(model.bias.numel()):
         totals = [0, 0, 0]
         for position, token in enumerate(ids):
-            totals[0] += int(model.unigrams[token, column])
+            totals[0] += unigrams[token][column]
             if position >= 1:
                 before = ids[position - 1]
                 pair = (before * FIRST + token * SECOND) % SHAPE.bigram_buckets
-                totals[1] += int(model.bigrams[pair, column])
+                totals[1] += bigrams[pair][column]
             if position >= 2:
                 first, second = ids[position - 2], ids[position - 1]
                 pair = (first * FIRST + second * SECOND) % SHAPE.trigram_buckets
-                totals[2] += int(
-                    model.trigrams[(pair * PAIR + token * THIRD) % SHAPE.trigram_buckets, column]
-                )
+                totals[2] += trigrams[(pair * PAIR + token * THIRD) % SHAPE.trigram_buckets][column]
         scale = model.scales.tolist()
         scores.append(sum(t * s for t, s in zip(totals, scale, strict=True)) + float(model.bias[column]))
     return [-0.5 * scores[0], 0.5 * scores[0]] if len(scores) == 1 else scores
@@ -89,8 +88,9 @@ def test_large_ids_and_tables_do_not_overflow(tmp_path: Path) -> None:
     model = tiny_ngrams(shape=shape)
     ids = [159, 158, 159, 157]
     pair = (ids[0] * FIRST + ids[1] * SECOND) % shape.trigram_buckets
-    model.trigrams.zero_()
-    model.trigrams[(pair * PAIR + ids[2] * THIRD) % shape.trigram_buckets] = 100
+    trigrams = model.get_buffer("trigrams")
+    trigrams.zero_()
+    trigrams[(pair * PAIR + ids[2] * THIRD) % shape.trigram_buckets] = 100
     without = logits(model, single(ids[1:]))
     graph.write(model, tmp_path / "model.onnx")
     found = answers(tmp_path / "model.onnx", single(ids))
