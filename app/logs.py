@@ -6,6 +6,7 @@ Both carry the id of the request in which a line was written. What a client sent
 
 from __future__ import annotations
 
+import json
 import logging
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -55,7 +56,10 @@ class JsonFormatter(logging.Formatter):
             line["exception"] = self.formatException(record.exc_info)
         if record.stack_info:
             line["stack"] = self.formatStack(record.stack_info)
-        return orjson.dumps(line, default=str).decode()
+        try:
+            return orjson.dumps(line, default=str).decode()
+        except orjson.JSONEncodeError:  # half a surrogate pair, as in the name of a file that is not UTF-8
+            return json.dumps(line, default=str)
 
 
 class TextFormatter(logging.Formatter):

@@ -81,6 +81,12 @@ def test_a_line_break_in_a_message_stays_in_its_json_line() -> None:
     assert len(stream.getvalue().splitlines()) == 1
 
 
+def test_what_is_not_utf8_is_a_line_too() -> None:
+    stream = written("json")
+    log.info("cannot read %s", "models/\udcff")
+    assert json.loads(stream.getvalue())["message"] == "cannot read models/\udcff"
+
+
 def test_text_reads_from_left_to_right() -> None:
     stream = written("text")
     log.warning("slow", extra=logs.fields(status=200))
