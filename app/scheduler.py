@@ -151,7 +151,7 @@ class Scheduler:
                 now = self._clock()
                 if task := self._next_task(now):
                     return task
-                self._wake.wait(self._background.seconds_until_quiet(now, self._quiet(now)))
+                self._wake.wait(self._background.seconds_until_quiet(now, self._silence))
         return None
 
     def _next_task(self, now: float) -> Callable[[], None] | None:
@@ -165,14 +165,15 @@ class Scheduler:
                 return partial(self._run, taken)
             if self._dispatcher.waiting_rows:
                 return None  # for cores; a chore would take them away again
-            chore = self._background.next(now, self._quiet(now))
+            chore = self._background.next(now, self._silence)
         if chore is None or not self._dispatcher.hold(chore.cores):
             return None
         self._background.start(chore)
         self._chores += 1
         return partial(self._run_chore, chore)
 
-    def _quiet(self, now: float) -> float | None:
+    @property
+    def _silence(self) -> float | None:
         """Since when nothing waits and nothing runs; None while something does."""
         busy = self._chores or self._dispatcher.waiting_rows
         return None if busy or self._dispatcher.free_cores < self.cores else self._quiet_since

@@ -87,7 +87,7 @@ class Outcome:
 
 @dataclass
 class Simulation:
-    """Runs requests to their ends; `slower` is how many times longer a pass takes than the model first says."""
+    """Runs requests to their ends; a pass takes `slower` times what the cost model says at first."""
 
     variants: list[Any]
     cores: int = 1

@@ -17,7 +17,7 @@ class FakeScheduler:
     def backlog_seconds(self) -> float:
         return self._backlog
 
-    def wait_seconds(self, job: Any) -> float:
+    def wait_seconds(self, _: Any) -> float:
         return self._backlog
 
     def waiting_rows(self) -> int:

@@ -147,7 +147,7 @@ def test_who_leaves_is_not_worked_for(service: Live, client: triton.InferenceSer
 
 def test_a_fault_tells_nothing(service: Live, client: triton.InferenceServerClient) -> None:
     assert service.parts.registry.default is not None
-    service.parts.registry.default._engine = FailingEngine()
+    service.parts.registry.default.session.engine = FailingEngine()
     code, message = refusal(lambda: client.infer("tiny", [texts_input(["zebra"])]))
     assert code == "INTERNAL" and "zebra" not in message
 
