@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from app.errors import CompressionError, RecipeError
 from compression import classifier
+from compression.architecture import layer_shapes
 from compression.classifier import Classifier
 from compression.distillation import ngram_teacher
 from compression.distillation.ensemble import by_heads
@@ -21,23 +22,45 @@ from compression.evaluation import by_labels
 from compression.precision import Precision
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import read_by
-from compression.students import keep_layers
+from compression.students import keep_layers, narrow
 from compression.teacher import FinetuningSettings, smoothed_labels
 from compression.training import Report, TrainingSettings, train
 
 
 class StudentStage(Stage):
-    """A shallower model from some layers of another, its weights kept.
+    """A shallower or narrower model from another one's weights.
 
-    `layers` names them (counted from 0), or says how many, evenly spread from the first to the last.
+    `layers` names the layers kept (counted from 0), says how many or which share of them, evenly spread from
+    the first to the last, or is `alternate`: every second one. `hidden_size` and `ffn` make it narrower, to
+    so many or to a share; it keeps as many heads, and starts from evenly spaced elements of the weights.
     """
 
     kind: Literal["student"]
-    layers: Annotated[int, Field(ge=1)] | Annotated[tuple[int, ...], Field(min_length=1)]
+    layers: (
+        Annotated[int, Field(ge=1)]
+        | Annotated[float, Field(gt=0, lt=1)]
+        | Annotated[tuple[int, ...], Field(min_length=1)]
+        | Literal["alternate"]
+        | None
+    ) = None
+    hidden_size: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+    ffn: Annotated[int, Field(ge=1)] | Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _is_smaller(self) -> StudentStage:
+        if self.layers is None and self.hidden_size is None and self.ffn is None:
+            raise ValueError(f"stage {self.name!r}: say which layers stay, or how wide the student is")
+        return self
 
     def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
-        """Keep some layers."""
-        classifier.save(keep_layers(classifier.load(str(inputs[0].folder)), self.layers), folder)
+        """Keep some layers, and some of their width."""
+        student = classifier.load(str(inputs[0].folder))
+        if self.layers is not None:
+            student = keep_layers(student, self.layers)
+        if self.hidden_size is not None or self.ffn is not None:
+            whole = int(student.model.config.hidden_size), layer_shapes(student.model)[0].ffn_width
+            student = narrow(student, self.hidden_size or whole[0], self.ffn or whole[1])
+        classifier.save(student, folder)
 
 
 class DistilStage(Stage):

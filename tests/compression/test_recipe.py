@@ -49,6 +49,19 @@ def test_the_shipped_recipe() -> None:
             assert stage.inputs[1] == "teacher"
 
 
+@pytest.mark.parametrize("name", ["default", "imdb", "distilbert", "tinybert"])
+def test_every_shipped_recipe_makes_sense(name: str) -> None:
+    assert load(name).name == name
+
+
+def test_a_student_is_smaller() -> None:
+    body = SMALL + '\n[[stages]]\nname = "more"\nkind = "student"\ninputs = ["teacher"]\n'
+    with pytest.raises(RecipeError, match="stage 'more': say which layers stay, or how wide the student is"):
+        parse(body, "mine")
+    for smaller in ('layers = "alternate"', "layers = 0.5", "layers = [0, 2]", "layers = 2", "ffn = 0.5"):
+        assert parse(body + smaller, "mine")
+
+
 def test_a_file(tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(SMALL)
     assert load(str(tmp_path / "small.toml")) == parse(SMALL, "small")

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from app.errors import RecipeError
-from compression.architecture import encoder_layers, layer_shapes
+from compression.architecture import encoder_layers, family_of, layer_shapes, linear
 from compression.classifier import Classifier, load, save
-from compression.students import evenly_spread, keep_layers
+from compression.students import chosen_layers, evenly_spread, keep_layers, narrow
 from tests.compression.tiny import FAMILIES, logits, random_batch, tiny_classifier, uneven_classifier
 
 
@@ -106,3 +107,79 @@ def test_the_teachers_weights_are_not_shared(tiny: Classifier) -> None:
 def test_layers_that_are_not_there(layers: int | tuple[int, ...], message: str, tiny: Classifier) -> None:
     with pytest.raises(RecipeError, match=message):
         keep_layers(tiny, layers)
+
+
+@pytest.mark.parametrize(
+    ("layers", "available", "chosen"),
+    [
+        ("alternate", 12, (0, 2, 4, 6, 8, 10)),
+        ("alternate", 5, (0, 2, 4)),
+        (0.5, 6, (0, 2, 5)),
+        (0.34, 12, (0, 3, 7, 11)),
+        (0.01, 3, (2,)),
+        (2, 3, (0, 2)),
+        ((1, 2), 3, (1, 2)),
+    ],
+)
+def test_which_layers_are_meant(layers: Any, available: int, chosen: tuple[int, ...]) -> None:
+    assert chosen_layers(layers, available) == chosen
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_narrower_student_has_evenly_spaced_weights(family: str) -> None:
+    teacher = tiny_classifier(family)
+    student = narrow(teacher, 16, 0.25)
+    assert student.labels == teacher.labels
+    assert student.model.config.hidden_size == 16
+    assert [(shape.heads, shape.ffn_width) for shape in layer_shapes(student.model)] == [(4, 32)] * 3
+    names = family_of(student.model.config)
+    ours, theirs = encoder_layers(student.model)[1], encoder_layers(teacher.model)[1]
+    # Of each head of eight every second element; of the states too; of 128 neurons every fourth.
+    query = linear(theirs, names.query).weight
+    assert torch.equal(linear(ours, names.query).weight, query[::2, ::2])
+    assert torch.equal(
+        linear(ours, names.attention_output).bias, linear(theirs, names.attention_output).bias[::2]
+    )
+    assert torch.equal(linear(ours, names.ffn_input).weight, linear(theirs, names.ffn_input).weight[::4, ::2])
+    assert torch.equal(
+        linear(ours, names.ffn_output).weight, linear(theirs, names.ffn_output).weight[::2, ::4]
+    )
+    word = "embeddings.word_embeddings.weight"
+    (table,) = [value for name, value in student.model.named_parameters() if name.endswith(word)]
+    (whole,) = [value for name, value in teacher.model.named_parameters() if name.endswith(word)]
+    assert torch.equal(table, whole[:, ::2])
+
+
+def test_as_wide_as_it_was_it_answers_the_same() -> None:
+    teacher = tiny_classifier()
+    student = narrow(teacher, 32, 128)
+    assert torch.equal(logits(student.model, random_batch()), logits(teacher.model, random_batch()))
+
+
+def test_a_narrow_student_is_saved_and_loaded(tmp_path: Path) -> None:
+    student = narrow(tiny_classifier("distilbert"), 0.5, 0.5)
+    save(student, tmp_path)
+    loaded = load(str(tmp_path))
+    assert torch.equal(logits(loaded.model, random_batch()), logits(student.model, random_batch()))
+
+
+def test_the_width_is_a_multiple_of_the_heads() -> None:
+    assert narrow(tiny_classifier(), 0.6, 128).model.config.hidden_size == 16
+
+
+@pytest.mark.parametrize(
+    ("hidden", "ffn", "said"),
+    [
+        (64, 128, "hidden_size 64 asked for; the model has 32"),
+        (32, 256, "ffn 256 asked for; the model has 128"),
+        (3, 128, "hidden_size 3 is too narrow for 4 heads"),
+    ],
+)
+def test_widths_that_cannot_be(hidden: int, ffn: int, said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        narrow(tiny_classifier(), hidden, ffn)
+
+
+def test_a_pruned_model_is_not_cut_again() -> None:
+    with pytest.raises(RecipeError, match="whose layers are even and not pruned"):
+        narrow(uneven_classifier(), 16, 32)
