@@ -24,7 +24,7 @@ async def read_json(request: Request, max_bytes: int) -> object:
         # orjson's own message can hold no input, its position helps
         raise InvalidRequestError(
             f"the body is not valid JSON in UTF-8 (line {error.lineno}, column {error.colno}); "
-            'send {"inputs": "text"} or {"inputs": ["text", ...]}'
+            'send {"inputs": "text"}'
         ) from None
 
 
