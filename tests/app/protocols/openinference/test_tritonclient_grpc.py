@@ -136,7 +136,7 @@ def test_a_call_ends_with_its_deadline(
 
 def test_who_leaves_is_not_worked_for(service: Live, client: triton.InferenceServerClient, hold: Any) -> None:
     engine = hold(service.parts.registry.default)
-    call = client.async_infer("tiny", [texts_input()], callback=lambda result, error: None)
+    call = client.async_infer("tiny", [texts_input()], callback=lambda **_: None)
     engine.entered.wait()
     call.cancel()
     wait_for(lambda: service.parts.admission.in_flight == 0)
@@ -156,7 +156,7 @@ def test_too_many_at_once(live: Callable[..., Live], hold: Any) -> None:
     engine = hold(service.parts.registry.default)
     with triton.InferenceServerClient(service.grpc_address) as client:
         done = threading.Event()
-        client.async_infer("tiny", [texts_input()], callback=lambda result, error: done.set())
+        client.async_infer("tiny", [texts_input()], callback=lambda **_: done.set())
         engine.entered.wait()
         assert refusal(lambda: client.infer("tiny", [texts_input()]))[0] == "RESOURCE_EXHAUSTED"
         engine.release()
