@@ -2,7 +2,7 @@
 
 Weights are signed: ONNX Runtime's VNNI and AMX kernels run for unsigned activations with signed weights only.
 On CPUs without VNNI two products of 8-bit weights overflow their 16-bit sum silently; weights of seven bits
-(`reduced_range`) cannot. The embedding table is looked up, never multiplied, so it keeps eight bits always.
+cannot.
 
 One scale per tensor makes an answer depend on its batch-mates and its padding: see `static` and `per_token`.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,31 +20,24 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from compression.quantization.editing import LOGITS_PART, GraphEditor
 
 
-def quantize(source: Path, target: Path, *, reduced_range: bool, keep_fp32: Sequence[str] = ()) -> None:
-    """Quantize a graph in fp32. Parts whose name contains one of `keep_fp32` stay as they are.
+def quantize(editor: GraphEditor, *, reduced_range: bool, kept: Collection[str] = ()) -> GraphEditor:
+    """Quantize every dense part of a graph in fp32, those whose node is named in `kept` aside.
 
-    Raises:
-        RecipeError: an entry of `keep_fp32` that no part's name contains.
+    `reduced_range` keeps weights to seven bits.
     """
-    kept = [*GraphEditor.load(source).matching(keep_fp32), f"/{LOGITS_PART.replace('.', '/')}/MatMul"]
     with _without_advice(), tempfile.TemporaryDirectory() as scratch:
-        multiplied = Path(scratch) / "multiplied.onnx"
+        source, target = Path(scratch) / "source.onnx", Path(scratch) / "target.onnx"
+        editor.save(source)
         quantize_dynamic(
             source,
-            multiplied,
+            target,
             op_types_to_quantize=["MatMul"],
-            nodes_to_exclude=kept,
+            nodes_to_exclude=[*kept, f"/{LOGITS_PART.replace('.', '/')}/MatMul"],
             per_channel=True,
             reduce_range=reduced_range,
             weight_type=QuantType.QInt8,
         )
-        quantize_dynamic(
-            multiplied,
-            target,
-            op_types_to_quantize=["Gather"],
-            nodes_to_exclude=kept,
-            weight_type=QuantType.QUInt8,
-        )
+        return GraphEditor.load(target)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from compression import builds, classifier, export
 from compression.builds import CandidateBuild
-from compression.quantization import dynamic
+from compression.quantization.scheme import Quantization, quantize
 from compression.stages.base import Context, Input, Stage
+from compression.stages.reading import read_by
 
 
 class ExportStage(Stage):
@@ -36,25 +37,21 @@ class ExportStage(Stage):
         CandidateBuild("onnx-fp32", "onnx", "fp32", "model.onnx", (), source).write(folder)
 
 
-class QuantizeStage(Stage):
-    """int8 weights per channel, activations quantized as they come. `reduced_range` keeps the weights to
-    seven bits, which is right on CPUs without VNNI, where eight bits overflow silently."""
+class QuantizeStage(Stage, Quantization):
+    """A build in fewer bits: see `quantization.scheme.Quantization` for what can be chosen."""
 
     takes: ClassVar[tuple[str, ...]] = ("build",)
     gives: ClassVar[str] = "build"
 
     kind: Literal["quantize"]
-    reduced_range: bool = True
-    keep_fp32: tuple[str, ...] = ()
 
-    def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
-        """Write the build with int8 weights."""
+    def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
+        """Write the quantized build; what has to be calibrated is, on training rows."""
         source = builds.read(inputs[0].folder)
-        dynamic.quantize(
-            inputs[0].folder / source.file,
-            folder / "model.onnx",
-            reduced_range=self.reduced_range,
-            keep_fp32=self.keep_fp32,
+        rows = read_by(classifier.load(str(source.model_folder)), context).training_rows()
+        chosen = rows.take(self.calibration_rows)
+        quantize(self, inputs[0].folder / source.file, folder / "model.onnx", rows, chosen)
+        needs = ("vnni",) if self.needs_vnni else ()
+        CandidateBuild(f"onnx-{self.label}", "onnx", "int8", "model.onnx", needs, source.model_folder).write(
+            folder
         )
-        name, needs = ("onnx-int8-reduced", ()) if self.reduced_range else ("onnx-int8", ("vnni",))
-        CandidateBuild(name, "onnx", "int8", "model.onnx", needs, source.model_folder).write(folder)

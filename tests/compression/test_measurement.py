@@ -52,3 +52,24 @@ def test_latency_is_the_median_at_each_length(monkeypatch: pytest.MonkeyPatch) -
     assert [p.median_ms for p in points["theirs"]] == [16.0, 64.0]
     assert [p.p90_ms for p in points["ours"]] == [40.0, 160.0]
     assert set(shapes) == {(1, 8), (1, 32)}
+
+
+def test_batches_are_measured_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+
+    def predict(input_ids: np.ndarray, attention_mask: np.ndarray) -> None:
+        clock.now += input_ids.size / 1000
+
+    (point,) = latency({"ours": predict}, [8], rounds=5, rows=4)["ours"]
+    assert (point.rows, point.tokens, point.median_ms) == (4, 8, 32.0)
+
+
+def test_processor_time_counts_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, computed = Clock(monkeypatch), [0.0]
+    monkeypatch.setattr(time, "process_time", lambda: computed[0])
+
+    def call() -> None:
+        clock.now += 1.0
+        computed[0] += 0.25
+
+    assert interleaved({"a": call}, rounds=2, processor_time=True) == {"a": [0.25] * 2}
