@@ -22,7 +22,7 @@ _MARK = "__bertpress_busy__"
 
 
 def busy(endpoint: E) -> E:
-    """Mark an endpoint that takes the request alone and has no parameters in its path."""
+    """Mark an endpoint that takes the request alone; what its path names stands in `path_params`."""
     setattr(endpoint, _MARK, True)
     return endpoint
 
@@ -47,18 +47,27 @@ class FastLane:
         answer_error: AnswerError,
         edge: Callable[[ASGIApp], ASGIApp],
     ) -> None:
-        self._app, self._routes, self._answer_error = app, routes, answer_error
+        self._app, self._answer_error = app, answer_error
+        self._routes = {path: route for path, route in routes.items() if "{" not in path}
+        self._patterns = [route for path, route in routes.items() if "{" in path]
         self._lane = edge(self._call)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] == "http" and scope["method"] == "POST":
-            route = self._routes.get(scope["path"])
+            route = self._routes.get(scope["path"]) or self._match(scope)
             if route is not None:
                 scope["route"] = route
                 await self._lane(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _match(self, scope: Scope) -> APIRoute | None:
+        for route in self._patterns:
+            if match := route.path_regex.match(scope["path"]):
+                scope["path_params"] = match.groupdict()
+                return route
+        return None
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)

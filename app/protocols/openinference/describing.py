@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app import routing
+from app.errors import UnknownModelError
 from app.protocols.openinference.tensors import INPUT, OUTPUTS
+from app.protocols.texts import LARGEST_VERSION
 from app.registry import Registry
 from app.variant import Variant
 
@@ -41,6 +43,19 @@ def find(registry: Registry, name: str, version: int | None) -> Variant:
         NotLoadedError: it exists but is not in memory.
     """
     return registry.get(routing.plan(registry.catalog, name, version).primary)
+
+
+def read_version(version: str) -> int | None:
+    """A version as it stands in a path or a message, where "" leaves it to the service.
+
+    Raises:
+        UnknownModelError: not the number of a version.
+    """
+    if not version:
+        return None
+    if not (version.isdecimal() and version.isascii() and len(version) <= len(str(LARGEST_VERSION))):
+        raise UnknownModelError("versions are whole numbers; GET /v1/models lists them")
+    return int(version)
 
 
 def describe(registry: Registry, name: str, version: int | None) -> ModelMetadata:

@@ -10,10 +10,10 @@ from app.errors import BertpressError, NotLoadedError, NotReadyError, UnknownMod
 from app.protocols.auth import check_token
 from app.protocols.exchange import Exchange
 from app.protocols.openinference import repository
-from app.protocols.openinference.describing import EXTENSIONS, SERVER, describe, find
+from app.protocols.openinference.describing import EXTENSIONS, SERVER, describe, find, read_version
 from app.protocols.openinference.message_tensors import fill_response, parse_infer, values
 from app.protocols.openinference.messages import HEALTH, INFERENCE, build
-from app.protocols.texts import LARGEST_VERSION, check_fields
+from app.protocols.texts import check_fields
 from app.service import PredictRequest, Service
 from app.settings import Settings
 
@@ -143,19 +143,6 @@ class Procedures:
         if call.remaining_seconds is None:
             return asked or default
         return min(asked or self._settings.max_timeout_ms / 1000, call.remaining_seconds)
-
-
-def read_version(version: str) -> int | None:
-    """A version in a message, where "" leaves it to the service.
-
-    Raises:
-        UnknownModelError: not the number of a version.
-    """
-    if not version:
-        return None
-    if not (version.isdecimal() and version.isascii() and len(version) <= len(str(LARGEST_VERSION))):
-        raise UnknownModelError("versions are whole numbers; GET /v1/models lists them")
-    return int(version)
 
 
 def _holds(check: Callable[[], object]) -> bool:

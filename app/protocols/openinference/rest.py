@@ -15,7 +15,8 @@ from app.protocols.body import read_body
 from app.protocols.decompression import decompress
 from app.protocols.errors import documented
 from app.protocols.exchange import ask
-from app.protocols.openinference.describing import EXTENSIONS, SERVER, describe, find
+from app.protocols.fast_lane import busy
+from app.protocols.openinference.describing import EXTENSIONS, SERVER, describe, find, read_version
 from app.protocols.openinference.json_tensors import HEADER_LENGTH, parse_infer, render_infer
 from app.protocols.openinference.schemas import (
     INFER_RESPONSES,
@@ -24,7 +25,7 @@ from app.protocols.openinference.schemas import (
     ModelReadyReply,
     ReadyReply,
     ServerReply,
-    infer_body,
+    infer_operation,
 )
 from app.protocols.paths import Name, Version
 from app.protocols.texts import client_of
@@ -113,17 +114,15 @@ def _add_models(api: APIRouter, service: Service) -> None:
 
 
 def _add_infer(api: APIRouter, service: Service, settings: Settings) -> None:
-    extra = infer_body(settings)
     responses = {**INFER_RESPONSES, **documented(404, 409, 413, 422, 504, flat=True)}
 
     async def infer(request: Request, name: str, version: int | None) -> Response:
         body = await read_body(request, settings.max_body_bytes)
         body = decompress(body, request.headers.get("content-encoding"), settings.max_body_bytes)
         asked = parse_infer(body, request.headers.get(HEADER_LENGTH), settings)
-        timeout_seconds = asked.schedule.timeout_seconds or settings.default_timeout_ms / 1000
         wanted = PredictRequest(
             texts=asked.texts,
-            timeout_seconds=timeout_seconds,
+            timeout_seconds=asked.schedule.timeout_seconds or settings.default_timeout_ms / 1000,
             received=request.state.received,
             model=name,
             version=version,
@@ -136,17 +135,25 @@ def _add_infer(api: APIRouter, service: Service, settings: Settings) -> None:
             return Response(reply, media_type=_JSON)
         return Response(reply, headers={HEADER_LENGTH: str(header_length)}, media_type=_BINARY)
 
-    @api.post("/models/{name}/infer", response_class=Response, responses=responses, openapi_extra=extra)
-    async def model_infer(request: Request, name: Name) -> Response:
+    @api.post(
+        "/models/{name}/infer",
+        response_class=Response,
+        responses=responses,
+        openapi_extra=infer_operation(settings, "name"),
+    )
+    @busy
+    async def model_infer(request: Request) -> Response:
         """Classify with a model's promoted version."""
-        return await infer(request, name, None)
+        return await infer(request, request.path_params["name"], None)
 
     @api.post(
         "/models/{name}/versions/{version}/infer",
         response_class=Response,
         responses=responses,
-        openapi_extra=extra,
+        openapi_extra=infer_operation(settings, "name", "version"),
     )
-    async def version_infer(request: Request, name: Name, version: Version) -> Response:
+    @busy
+    async def version_infer(request: Request) -> Response:
         """Classify with one version of a model."""
-        return await infer(request, name, version)
+        named = request.path_params
+        return await infer(request, named["name"], read_version(named["version"]))

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.protocols.openinference.json_tensors import HEADER_LENGTH
+from app.protocols.paths import PATH_SCHEMAS
 from app.protocols.texts import LARGEST_NUMBER, Text
 from app.settings import Settings
 
@@ -203,8 +204,8 @@ _INFER_DESCRIPTION = (
 )
 
 
-def infer_body(settings: Settings) -> dict[str, Any]:
-    """OpenAPI's `requestBody` of an inference, with this service's own limits."""
+def infer_operation(settings: Settings, *parameters: str) -> dict[str, Any]:
+    """What OpenAPI says of an inference: its path's parameters, and its body with this service's limits."""
     schema = closed_schema(InferBody)
     tensor = schema["properties"]["inputs"]["items"]["properties"]
     text, one = tensor["data"]["items"]["anyOf"]
@@ -213,7 +214,13 @@ def infer_body(settings: Settings) -> dict[str, Any]:
     timeout = schema["properties"]["parameters"]["anyOf"][0]["properties"]["timeout"]["anyOf"][0]
     timeout["maximum"] = settings.max_timeout_ms * 1000
     content = {"application/json": {"schema": schema}, "application/octet-stream": _BYTES}
-    return {"requestBody": {"description": _INFER_DESCRIPTION, "content": content, "required": True}}
+    return {
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": PATH_SCHEMAS[name]}
+            for name in parameters
+        ],
+        "requestBody": {"description": _INFER_DESCRIPTION, "content": content, "required": True},
+    }
 
 
 def optional_body(model: type[BaseModel]) -> dict[str, Any]:

@@ -1,19 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from tritonclient.grpc import service_pb2
+import tritonclient.grpc as triton
+from tritonclient.grpc import aio, service_pb2
+from tritonclient.utils import InferenceServerException
 
 from app import errors
 from app.main import create_app
 from app.protocols.openinference.grpc_server import CODES, code_of
 from app.protocols.openinference.messages import INFERENCE, build
 from app.settings import Settings
+from tests.app.conftest import until
 from tests.app.test_main import make, subclasses
 
 ROOT = Path(__file__).parents[4]
@@ -81,3 +88,29 @@ async def test_a_port_that_is_taken(make_settings: Callable[..., Settings]) -> N
             await app.state.start
     assert len(failures) == 1
     assert "choose another --host or --grpc-port" in str(failures[0])
+
+
+@pytest.mark.anyio
+async def test_what_was_admitted_is_answered_before_it_closes(
+    make_settings: Callable[..., Settings], hold: Any
+) -> None:
+    app = create_app(make_settings(grpc_port=0))
+    async with AsyncExitStack() as stack:
+        lifespan = app.router.lifespan_context(app)
+        await lifespan.__aenter__()
+        await app.state.start
+        address = f"127.0.0.1:{app.state.grpc.port}"
+        client = await stack.enter_async_context(aio.InferenceServerClient(address))
+        engine = hold(app.state.parts.registry.default)
+        tensor = triton.InferInput("text", [1], "BYTES")
+        tensor.set_data_from_numpy(np.array([b"good"], dtype=np.object_))
+        call = asyncio.ensure_future(client.infer("tiny", [tensor]))
+        await asyncio.to_thread(engine.entered.wait)
+
+        closing = asyncio.ensure_future(lifespan.__aexit__(None, None, None))
+        await until(lambda: app.state.parts.admission.closed)
+        engine.release()
+        assert (await call).as_numpy("label").shape == (1,)
+        await closing
+        with pytest.raises(InferenceServerException):
+            await client.infer("tiny", [tensor])
