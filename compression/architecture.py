@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from app.artifact import Architecture
 from app.errors import UnsupportedModelError
+from compression.ngrams.student import NgramForSequenceClassification, is_ngrams
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ def family_of(config: PretrainedConfig) -> Family:
     Raises:
         UnsupportedModelError: any other family; the message names it and what is supported.
     """
+    if is_ngrams(config):
+        raise UnsupportedModelError("a model that counts n-grams has no layers to compress")
     family = FAMILIES.get(config.model_type)
     if family is None:
         supported = ", ".join(sorted(FAMILIES))
@@ -174,6 +177,8 @@ def reshape(model: PreTrainedModel, shapes: tuple[LayerShape, ...]) -> None:
 
 def describe(model: PreTrainedModel) -> Architecture:
     """The model's shapes as the manifest states them."""
+    if isinstance(model, NgramForSequenceClassification):
+        return model.describe()
     shapes = layer_shapes(model)
     return Architecture(
         family=model.config.model_type,

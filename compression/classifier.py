@@ -26,6 +26,7 @@ from app.artifact import Head
 from app.errors import CompressionError, UnsupportedModelError
 from compression.architecture import LayerShape, family_of, layer_shapes, reshape
 from compression.heads import describe, heads_of
+from compression.ngrams.student import NgramForSequenceClassification, is_ngrams
 
 SHAPES_KEY = "bertpress_layer_shapes"
 WEIGHTS_FILE = "model.safetensors"
@@ -73,6 +74,8 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
         CompressionError: the weights are not those of the model that config.json describes.
     """
     config = _config(source)
+    if is_ngrams(config):
+        return Classifier(_ngrams(source, config), load_tokenizer(source))
     family_of(config)
     if heads is None and not _is_classifier(config.architectures):
         raise UnsupportedModelError(
@@ -83,7 +86,7 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
         describe(config, heads)
     model = _model(source, config, fresh_head=heads is not None)
     model.train(False)
-    return Classifier(model, _tokenizer(source))
+    return Classifier(model, load_tokenizer(source))
 
 
 def save(classifier: Classifier, folder: Path) -> None:
@@ -94,8 +97,9 @@ def save(classifier: Classifier, folder: Path) -> None:
     partial = folder / "classifier.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    shapes = layer_shapes(classifier.model)
-    setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
+    if not is_ngrams(classifier.model.config):
+        shapes = layer_shapes(classifier.model)
+        setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
     classifier.model.save_pretrained(partial)
     classifier.tokenizer.save_pretrained(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
@@ -133,6 +137,15 @@ def _model(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTraine
     return model
 
 
+def _ngrams(source: str, config: PretrainedConfig) -> PreTrainedModel:
+    try:
+        model = NgramForSequenceClassification.from_pretrained(source, config=config)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise CompressionError(f"{source} has no n-gram tables to load: {_first_line(error)}") from error
+    model.train(False)
+    return model
+
+
 def _pretrained(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTrainedModel:
     try:
         loaded = AutoModelForSequenceClassification.from_pretrained(
@@ -143,7 +156,12 @@ def _pretrained(source: str, config: PretrainedConfig, fresh_head: bool) -> PreT
     return cast(PreTrainedModel, loaded)
 
 
-def _tokenizer(source: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder or hub id, without the length it was shipped with.
+
+    Raises:
+        UnsupportedModelError: none there, an empty one, or not a fast one.
+    """
     try:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, TypeError, KeyError) as error:

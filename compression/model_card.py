@@ -25,6 +25,8 @@ def text(manifest: Manifest) -> str:
 def _front(manifest: Manifest) -> str:
     shape = manifest.architecture
     heads, widths = ", ".join(map(str, shape.attention_heads)), ", ".join(map(str, shape.ffn_width))
+    described = f"{shape.layers} layers of hidden size {shape.hidden_size}, attention heads per layer {heads}"
+    described = f"{described}, FFN widths {widths}" if shape.layers else "No layers: it counts n-grams"
     reads = f"{manifest.tokenizer.max_tokens} tokens ({manifest.tokenizer.truncation})"
     return "\n".join(
         [
@@ -37,8 +39,7 @@ def _front(manifest: Manifest) -> str:
             "",
             *([manifest.description, ""] if manifest.description else []),
             f"Labels: {', '.join(manifest.labels)}. Reads at most {reads}.",
-            f"{shape.layers} layers of hidden size {shape.hidden_size}, attention heads per layer {heads}, "
-            f"FFN widths {widths}, {shape.parameters:,} parameters before quantization.",
+            f"{described}, {shape.parameters:,} parameters before quantization.",
         ]
     )
 

@@ -17,8 +17,10 @@ from sklearn.linear_model import LogisticRegression
 
 from app.errors import DataError
 
-# 2^20 buckets: 4 MB of weights.
-BUCKETS = 1 << 20
+# 2^22 buckets: 16.8 MB of weights. With 2^20 collisions cost a point on IMDB.
+BUCKETS = 1 << 22
+# Words of one letter too: "I" and "a" carry trigrams.
+_WORD = r"(?u)\b\w+\b"
 _SMOOTHING = 1.0
 
 
@@ -28,7 +30,12 @@ class NgramClassifier:
     def __init__(self, weights: npt.NDArray[np.float32], bias: float) -> None:
         self.weights, self.bias = weights, bias
         self._features = HashingVectorizer(
-            ngram_range=(1, 3), n_features=len(weights), binary=True, norm=None, alternate_sign=False
+            ngram_range=(1, 3),
+            n_features=len(weights),
+            token_pattern=_WORD,
+            binary=True,
+            norm=None,
+            alternate_sign=False,
         )
 
     def predict(self, texts: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -79,12 +79,13 @@ class Recipe(Settings):
 
 def with_torchscript(recipe: Recipe) -> Recipe:
     """The same recipe with a TorchScript build beside the others in every version it publishes."""
+    without_layers = {stage.name for stage in recipe.stages if stage.gives == "ngrams"}
     models: dict[str, str] = {}
     stages: list[Any] = []
     for stage in recipe.stages:
         if stage.gives == "build":
             models[stage.name] = models.get(stage.inputs[0], stage.inputs[0])
-        if stage.kind == "publish":
+        if stage.kind == "publish" and models[stage.inputs[0]] not in without_layers:
             extra = ExportStage(
                 name=f"{stage.name}-torchscript",
                 kind="export",

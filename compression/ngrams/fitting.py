@@ -12,14 +12,16 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from pydantic import Field
 from scipy.optimize import fmin_l_bfgs_b
 from scipy.sparse import coo_matrix, csr_matrix, vstack
 from scipy.special import log_softmax, softmax
 
 from compression.batches import Rows
+from compression.distillation.objective import DistillationSettings
 from compression.ngrams.hashing import pair_buckets, triple_buckets
-from compression.ngrams.student import NgramShape, columns_of
+from compression.ngrams.student import TABLES, NgramForSequenceClassification, NgramShape, columns_of
 from compression.settings import Settings
 from compression.training import Report, silent
 
@@ -29,16 +31,13 @@ _CHUNK_ROWS = 4096
 _MEMORY = 5  # pairs of vectors that L-BFGS keeps
 
 
-class NgramSettings(Settings):
-    """What the tables are fitted to.
+class FittingSettings(Settings):
+    """How the weights are found.
 
-    `strength` says how far weights may grow for the sake of the loss, `smoothing` how often every n-gram is
+    `strength` says how far they may grow for the sake of the loss, `smoothing` how often every n-gram is
     taken to have been seen in each class without being there.
     """
 
-    temperature: float = Field(default=2.0, gt=0)
-    soft_weight: float = Field(default=1.0, ge=0)
-    hard_weight: float = Field(default=1.0, ge=0)
     strength: float = Field(default=1.0, gt=0)
     smoothing: float = Field(default=1.0, gt=0)
     iterations: int = Field(default=60, ge=1)
@@ -67,7 +66,8 @@ def fit(
     features: csr_matrix,
     labels: npt.NDArray[np.int64],
     teacher_logits: npt.NDArray[np.float32],
-    settings: NgramSettings,
+    distillation: DistillationSettings,
+    settings: FittingSettings,
     report: Report = silent,
 ) -> Fitted:
     """Minimise the distillation loss over all rows.
@@ -83,7 +83,7 @@ def fit(
     def objective(flat: Floats) -> tuple[float, Floats]:
         weights, bias = flat[:-columns].reshape(size, columns), flat[-columns:]
         logits = (features @ (ratio * weights) + bias) @ spread
-        loss, slope = distillation_loss(logits, labels, teacher_logits, settings)
+        loss, slope = distillation_loss(logits, labels, teacher_logits, distillation)
         by_score = slope @ spread.T * settings.strength
         gradient = ratio * (features.T @ by_score) + weights
         total = settings.strength * loss + 0.5 * float((weights**2).sum())
@@ -103,7 +103,7 @@ def distillation_loss(
     logits: Floats,
     labels: npt.NDArray[np.int64],
     teacher_logits: npt.NDArray[np.float32],
-    settings: NgramSettings,
+    settings: DistillationSettings,
 ) -> tuple[float, Floats]:
     """Soft labels at a temperature, times T^2, and true labels where there are any; and the slope of it.
 
@@ -121,7 +121,27 @@ def distillation_loss(
     return settings.soft_weight * soft + settings.hard_weight * hard, slope
 
 
-def quantize(table: Floats, used: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int8], float]:
+def logits(features: csr_matrix, model: Fitted) -> npt.NDArray[np.float32]:
+    """What the weights as they were fitted answer. Shape: (N, C)."""
+    classes = 2 if len(model.bias) == 1 else len(model.bias)
+    scores = features @ model.weights + model.bias
+    return np.asarray(scores @ _spread(classes), dtype=np.float32)
+
+
+def fill(student: NgramForSequenceClassification, model: Fitted, used: npt.NDArray[np.float32]) -> None:
+    """Put fitted weights into the student's tables; `used` (F,): how often each n-gram stands in texts."""
+    start = 0
+    with torch.no_grad():
+        for index, name in enumerate(TABLES):
+            table = student.get_buffer(name)
+            rows = slice(start, start + len(table))
+            rounded, student.scales[index] = quantize(model.weights[rows], used[rows])
+            table.copy_(torch.from_numpy(rounded))
+            start = rows.stop
+        student.bias.copy_(torch.from_numpy(model.bias))
+
+
+def quantize(table: Floats, used: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], float]:
     """A table as int8 with one scale: the one of some that errs least where the rows are used.
 
     Shapes: table (rows, K), used (rows,): how often each stands in the training texts.

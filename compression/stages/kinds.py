@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from compression.stages.builds import ExportStage, QuantizeStage
+from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
 from compression.stages.teachers import LinearTeacherStage
@@ -19,6 +20,8 @@ Stage = Annotated[
     | DistilStage
     | PruneStage
     | VocabularyStage
+    | NgramsStage
+    | NgramsExportStage
     | ExportStage
     | QuantizeStage
     | PublishStage,

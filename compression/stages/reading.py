@@ -16,14 +16,25 @@ from compression import corpus
 from compression.classifier import Classifier
 from compression.corpus import Corpus
 from compression.data import Dataset, Split
+from compression.ngrams.student import is_ngrams
 from compression.stages.base import Context, Corpora
 
 
 def read_by(model: Classifier, context: Context) -> Context:
     """The same context with everything tokenized by this model's own tokenizer."""
-    text = context.text.model_copy(update={"pad_token_id": model.pad_token_id})
+    text = _text_of(model, context.text)
     corpora = tuple(corpora_of(dataset, model, text, context.work) for dataset in context.datasets)
     return replace(context, all_corpora=corpora, text=text)
+
+
+def _text_of(model: Classifier, text: TokenizerSettings) -> TokenizerSettings:
+    """How much of a text it reads: what the recipe says; a model without layers what it was made for."""
+    if not is_ngrams(model.model.config):
+        return text.model_copy(update={"pad_token_id": model.pad_token_id})
+    longest = model.longest_input
+    return TokenizerSettings(
+        max_tokens=longest, truncation="head", head_tokens=longest - 1, pad_token_id=model.pad_token_id
+    )
 
 
 def corpora_of(dataset: Dataset, model: Classifier, text: TokenizerSettings, work: Path) -> Corpora:

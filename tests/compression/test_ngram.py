@@ -25,6 +25,12 @@ def test_it_reads_the_order_of_words() -> None:
     assert model.predict([*good, *bad]).tolist() == [1, 1, 0, 0]
 
 
+def test_it_reads_words_of_one_letter() -> None:
+    good, bad = "a b", "a c"
+    model = ngram.fit((good, bad) * 10, (1, 0) * 10, buckets=1 << 14)
+    assert model.predict([good, bad]).tolist() == [1, 0]
+
+
 def test_saved_and_loaded_it_answers_the_same(tmp_path: Path) -> None:
     model = ngram.fit(TEXTS[:100], LABELS[:100], buckets=1 << 10)
     model.save(tmp_path / "model.npy")

@@ -9,15 +9,17 @@ import torch
 from torch.nn import functional
 
 from compression.batches import Rows
+from compression.distillation.objective import DistillationSettings
 from compression.distillation.soft_labels import soft_label_loss
 from compression.ngrams import fitting
-from compression.ngrams.fitting import Fitted, NgramSettings, counts, distillation_loss, fit, quantize
+from compression.ngrams.fitting import Fitted, FittingSettings, counts, distillation_loss, fit, quantize
 from compression.ngrams.hashing import pair_buckets, triple_buckets
 from compression.ngrams.student import NgramShape
 from tests.compression.tiny import rows_of
 
 SHAPE = NgramShape(bigram_buckets=997, trigram_buckets=1999, max_tokens=16)
 VOCABULARY = 60
+BOTH = DistillationSettings()
 
 
 def slow_counts(ids: list[int]) -> Counter[int]:
@@ -59,7 +61,7 @@ def test_the_loss_is_that_of_every_student() -> None:
     logits = torch.randn(6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
     teacher = torch.randn(6, 3, generator=generator, dtype=torch.float64)
     labels = torch.tensor([0, 2, -1, 1, -1, 0])
-    settings = NgramSettings(temperature=3.0, soft_weight=0.7, hard_weight=0.4)
+    settings = DistillationSettings(temperature=3.0, soft_weight=0.7, hard_weight=0.4)
     loss, slope = distillation_loss(
         logits.detach().numpy(), labels.numpy(), teacher.numpy().astype(np.float32), settings
     )
@@ -79,8 +81,8 @@ def test_without_any_label_the_teacher_decides(tmp_path: Path) -> None:
     train, rest = rows_of(300, tmp_path), rows_of(100, tmp_path, start=300)
     teacher = np.where(train.labels[:, None] == np.arange(2), 3.0, -3.0).astype(np.float32)
     features = counts(train, SHAPE, VOCABULARY)
-    right = fit(features, np.full(300, -1), teacher, NgramSettings())
-    wrong = fit(features, np.full(300, -1), -teacher, NgramSettings())
+    right = fit(features, np.full(300, -1), teacher, BOTH, FittingSettings())
+    wrong = fit(features, np.full(300, -1), -teacher, BOTH, FittingSettings())
     assert accuracy(right, rest) > 0.95
     assert accuracy(wrong, rest) < 0.05
 
@@ -88,9 +90,19 @@ def test_without_any_label_the_teacher_decides(tmp_path: Path) -> None:
 def test_labels_count_as_well(tmp_path: Path) -> None:
     train, rest = rows_of(300, tmp_path), rows_of(100, tmp_path, start=300)
     features, told = counts(train, SHAPE, VOCABULARY), []
-    settings = NgramSettings(soft_weight=0.0, hard_weight=1.0, iterations=20)
+    settings, labels_alone = (
+        FittingSettings(iterations=20),
+        DistillationSettings(soft_weight=0, hard_weight=1),
+    )
     blank = np.zeros((300, 2), dtype=np.float32)
-    model = fit(features, train.labels, blank, settings, lambda done, total, _: told.append((done, total)))
+    model = fit(
+        features,
+        train.labels,
+        blank,
+        labels_alone,
+        settings,
+        lambda done, total, _: told.append((done, total)),
+    )
     assert accuracy(model, rest) > 0.95
     assert told[0] == (1, 20)
     assert len(told) <= 20
@@ -99,7 +111,7 @@ def test_labels_count_as_well(tmp_path: Path) -> None:
 def test_more_than_two_classes(tmp_path: Path) -> None:
     train, rest = rows_of(300, tmp_path), rows_of(100, tmp_path, start=300)
     teacher = np.where(train.labels[:, None] + 1 == np.arange(3), 3.0, -3.0).astype(np.float32)
-    model = fit(counts(train, SHAPE, VOCABULARY), train.labels + 1, teacher, NgramSettings())
+    model = fit(counts(train, SHAPE, VOCABULARY), train.labels + 1, teacher, BOTH, FittingSettings())
     assert model.weights.shape[1] == model.bias.shape[0] == 3
     scores = np.asarray(counts(rest, SHAPE, VOCABULARY) @ model.weights + model.bias)
     assert float((scores.argmax(1) == rest.labels + 1).mean()) > 0.95
@@ -118,7 +130,7 @@ def test_the_slope_is_that_of_the_loss(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(fitting, "fmin_l_bfgs_b", minimise)
     rows = rows_of(8, tmp_path)
     teacher = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
-    fit(counts(rows, SHAPE, VOCABULARY), rows.labels, teacher, NgramSettings(strength=0.5))
+    fit(counts(rows, SHAPE, VOCABULARY), rows.labels, teacher, BOTH, FittingSettings(strength=0.5))
     objective = seen["objective"]
     size = VOCABULARY + SHAPE.bigram_buckets + SHAPE.trigram_buckets + 1
     point = np.random.default_rng(1).normal(size=size) * 0.1
@@ -136,10 +148,10 @@ def test_a_table_in_int8_errs_little_where_it_is_used() -> None:
     table[0] = 40.0  # hardly ever seen: it may be cut
     used = generator.integers(1, 100, 500)
     used[0] = 0
-    rounded, scale = quantize(table, used)
+    rounded, scale = quantize(table, used.astype(np.float32))
     assert rounded.dtype == np.int8
     assert np.abs(rounded[1:] * scale - table[1:]).max() < 0.1
     plain = 40.0 / 127
     assert scale < plain / 5
-    nothing, _ = quantize(np.zeros((3, 1)), np.ones(3, dtype=np.int64))
+    nothing, _ = quantize(np.zeros((3, 1)), np.ones(3, dtype=np.float32))
     assert not nothing.any()
