@@ -10,22 +10,27 @@ _PROC = Path("/proc")
 
 
 def tree_bytes(pid: int, proc: Path = _PROC) -> int:
-    """Proportional set size of a process and all below it.
+    """Memory of a process and all below it.
 
-    A page that several processes map counts once in the sum. Where the kernel does not tell a process's
-    proportional set size, its resident size counts, shared pages and all.
+    A process alone counts with its resident size. Of several, each counts with its proportional set size,
+    so that a page they share counts once; what they share with processes outside counts in part.
     """
-    return sum(process_bytes(process, proc) for process in [pid, *descendants(pid, proc)])
+    tree = [pid, *descendants(pid, proc)]
+    if len(tree) == 1:
+        return _reading(proc / str(pid) / "status", "VmRSS:") or 0
+    return sum(_proportional_bytes(proc / str(process)) for process in tree)
 
 
-def process_bytes(pid: int, proc: Path = _PROC) -> int:
-    """Proportional set size of one process, or its resident size; 0 if it has ended."""
-    for name, key in (("smaps_rollup", "Pss:"), ("status", "VmRSS:")):
-        try:
-            lines = (proc / str(pid) / name).read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            continue
-        for line in lines:
-            if line.startswith(key):
-                return int(line.split()[1]) * 1024
-    return 0
+def _proportional_bytes(process: Path) -> int:
+    """The proportional set size, or the resident size where the kernel does not tell; 0 if it has ended."""
+    proportional = _reading(process / "smaps_rollup", "Pss:")
+    return proportional if proportional is not None else _reading(process / "status", "VmRSS:") or 0
+
+
+def _reading(path: Path, key: str) -> int | None:
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    values = [int(line.split()[1]) * 1024 for line in lines if line.startswith(key)]
+    return values[0] if values else None

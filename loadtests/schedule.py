@@ -27,6 +27,16 @@ def poisson(rate: float, duration_seconds: float, random: Random) -> list[float]
     return offsets
 
 
+def scattered(rate: float, duration_seconds: float, random: Random) -> list[float]:
+    """Offsets at independent random moments, exactly as many as the rate says.
+
+    A Poisson process whose count is known: bursts as with `poisson`, without its few percent of difference
+    in the rate between one run and the next, so that short runs can be compared.
+    """
+    check(rate, duration_seconds)
+    return sorted(random.uniform(0, duration_seconds) for _ in range(round(rate * duration_seconds)))
+
+
 def check(rate: float, duration_seconds: float) -> None:
     """Refuse a run that would not be bounded in time and count.
 

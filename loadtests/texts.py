@@ -1,4 +1,4 @@
-"""What the load generators send: IMDB's test reviews where they are at hand, else a few texts of our own."""
+"""What the load generators send: IMDB's reviews and SST-2's sentences where they are at hand, else ours."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from app.errors import DataError
 
 SHIPPED_TEXTS = Path(__file__).with_name("texts.txt")
 REVIEWS_FILE = Path("imdb") / "test.parquet"
+SENTENCES_FILE = Path("sst2") / "validation.parquet"
 SHORT_TEXT_CHARACTERS = 100
 
 
@@ -20,7 +21,20 @@ def load(environment: Mapping[str, str] = os.environ) -> list[str]:
         DataError: `BERTPRESS_DATA` names a folder whose reviews cannot be read.
     """
     folder = environment.get("BERTPRESS_DATA")
-    return _reviews(Path(folder) / REVIEWS_FILE) if folder else _shipped(SHIPPED_TEXTS)
+    return _column(Path(folder) / REVIEWS_FILE) if folder else _shipped(SHIPPED_TEXTS)
+
+
+def sentences_and_reviews(environment: Mapping[str, str] = os.environ) -> dict[str, list[str]]:
+    """Return `short` and `long` texts: SST-2's sentences and IMDB's test reviews, else halves of our own.
+
+    Raises:
+        DataError: `BERTPRESS_DATA` names a folder that lacks one of them.
+    """
+    if folder := environment.get("BERTPRESS_DATA"):
+        short, long = _column(Path(folder) / SENTENCES_FILE), _column(Path(folder) / REVIEWS_FILE)
+    else:
+        short, long = short_and_long(_shipped(SHIPPED_TEXTS))
+    return {"short": short, "long": long}
 
 
 def short_and_long(texts: list[str]) -> tuple[list[str], list[str]]:
@@ -34,7 +48,7 @@ def _shipped(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8").splitlines()
 
 
-def _reviews(path: Path) -> list[str]:
+def _column(path: Path) -> list[str]:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -46,6 +60,6 @@ def _reviews(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise DataError(
             f"{path} cannot be read as Parquet with a column `text` ({error}); "
-            "point BERTPRESS_DATA at the folder that holds imdb/, or unset it"
+            "point BERTPRESS_DATA at the folder that holds imdb/ and sst2/, or unset it"
         ) from error
     return [str(text) for text in column.to_pylist()]

@@ -48,7 +48,7 @@ def test_a_helper_in_a_session_of_its_own_is_found_and_ended(tmp_path: Path) -> 
     with running([sys.executable, "-c", DETACHED_HELPER, str(tmp_path / "pid")]) as process:
         helper = until_written(tmp_path / "pid")
         assert descendants(process.pid) == [helper]
-        assert memory.tree_bytes(process.pid) > memory.process_bytes(process.pid) > 0
+        assert memory.tree_bytes(process.pid) > memory.tree_bytes(helper) / 2 > 0
 
     assert gone(helper)
     assert gone(process.pid)
@@ -131,4 +131,5 @@ def test_memory_is_proportional_where_the_kernel_says_else_resident(tmp_path: Pa
 
     assert descendants(7, tmp_path) == [8, 9]
     assert memory.tree_bytes(7, tmp_path) == (100 + 50 + 500) * 1024
-    assert memory.process_bytes(10, tmp_path) == 0
+    assert memory.tree_bytes(9, tmp_path) == 500 * 1024  # alone
+    assert memory.tree_bytes(10, tmp_path) == 0  # ended

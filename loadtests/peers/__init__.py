@@ -1,0 +1,1 @@
+"""The same classifier behind other servers, measured beside ours: `python -m loadtests.peers --help`."""
