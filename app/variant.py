@@ -167,5 +167,5 @@ def load_variant(
         EngineError: the build does not open.
     """
     tokenizer = Tokenizer(folder / TOKENIZER_FILE, manifest.tokenizer)
-    engine = load_engine(choice.build.engine, folder / choice.build.file, threads)
+    engine = load_engine(choice.build.engine, folder / choice.build.file, threads, choice.build.precision)
     return Variant(manifest, choice, tokenizer, engine, limits, metrics, threads)

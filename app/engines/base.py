@@ -36,7 +36,7 @@ class Engine(Protocol):
 
 
 class _EngineModule(Protocol):
-    def load(self, path: Path, threads: int) -> Engine: ...
+    def load(self, path: Path, threads: int, precision: str | None) -> Engine: ...
 
 
 def available_engines() -> frozenset[str]:
@@ -44,8 +44,10 @@ def available_engines() -> frozenset[str]:
     return frozenset(name for name, (_, package) in _ENGINES.items() if importlib.util.find_spec(package))
 
 
-def load_engine(engine: str, path: Path, threads: int) -> Engine:
+def load_engine(engine: str, path: Path, threads: int, precision: str | None = None) -> Engine:
     """Load a build's file with its runtime on `threads` intra-op threads.
+
+    `precision` is the build's own; a runtime that chooses its float precision by the CPU is held to it.
 
     Raises:
         EngineError: unknown engine, runtime not installed, or the file does not load.
@@ -56,4 +58,4 @@ def load_engine(engine: str, path: Path, threads: int) -> Engine:
         extra = "" if engine == "onnx" else f"; pip install 'bertpress[{engine}]'"
         raise EngineError(f"the runtime of engine {engine!r} is not installed{extra}")
     module = cast(_EngineModule, importlib.import_module(_ENGINES[engine][0]))
-    return module.load(path, threads)
+    return module.load(path, threads, precision)

@@ -39,7 +39,7 @@ class OnnxEngine:
         self._session = None
 
 
-def load(path: Path, threads: int) -> OnnxEngine:
+def load(path: Path, threads: int, _precision: str | None = None) -> OnnxEngine:
     """Open an ONNX file on `threads` intra-op threads.
 
     Raises:

@@ -33,7 +33,7 @@ class TorchScriptEngine:
         self._module = None
 
 
-def load(path: Path, threads: int) -> TorchScriptEngine:
+def load(path: Path, threads: int, _precision: str | None = None) -> TorchScriptEngine:
     """Open a TorchScript file; torch's thread count is one for the whole process.
 
     Raises:

@@ -48,3 +48,14 @@ def test_onnx_failures_are_ours(tmp_path: Path) -> None:
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.logits(np.array([[1]]), np.array([[1]]))
+
+
+def test_openvino_computes_in_the_precision_of_the_build(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    write_graph(tmp_path / "model.onnx", seed=3)
+    ids = np.array([[2, 7, 8, 3, 11, 4]])
+    exact = load_engine("onnx", tmp_path / "model.onnx", 1).logits(ids, np.ones_like(ids))
+    found = load_engine("openvino", tmp_path / "model.onnx", 1, "fp32").logits(ids, np.ones_like(ids))
+    np.testing.assert_allclose(found, exact, rtol=1e-5, atol=1e-5)
+    rough = load_engine("openvino", tmp_path / "model.onnx", 1, "bf16").logits(ids, np.ones_like(ids))
+    np.testing.assert_allclose(rough, exact, rtol=0.05, atol=0.05)
