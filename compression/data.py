@@ -268,6 +268,26 @@ def _check_classes(train: Split, names: tuple[str, ...]) -> None:
         )
 
 
+def with_heads(settings: DataSettings, heads: Sequence[Head]) -> DataSettings:
+    """The same settings with the labels of a teacher, and the columns of its further heads.
+
+    Raises:
+        DataError: a further column is asked for that the teacher has no head for.
+    """
+    further = {head.name: head for head in heads[1:]}
+    unknown = [column for column in settings.further_columns if column not in further]
+    if unknown:
+        raise DataError(
+            f"the teacher has no head {unknown[0]!r}; it was trained on {', '.join(further) or 'one'}"
+        )
+    return replace(
+        settings,
+        label_names=heads[0].labels,
+        further_columns=tuple(further),
+        further_heads=tuple(further.values()),
+    )
+
+
 def with_label_names(settings: DataSettings, names: tuple[str, ...] | None) -> DataSettings:
     """The same settings with the teacher's labels, where a teacher gives them."""
     return settings if names is None else replace(settings, label_names=names)

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from compression import classifier, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
 from compression.publish import Published
-from compression.recipe import TEACHER, Recipe
+from compression.recipe import BACKBONE, TEACHER, Recipe
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import corpora_of
 from compression.stages.training import finetune
+from compression.teacher import check_labels
 from compression.training import Report
 
 _DONE = "stage.json"
@@ -62,7 +63,7 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
     A version that fails its parity gate is refused and the others go on.
     """
     context = _prepare(request, report)
-    results = {TEACHER: context.teacher}
+    context, results = _with_teacher(request, context)
     published, refused = [], []
     for stage in request.recipe.stages:
         missing = [name for name in stage.inputs if name not in results]
@@ -77,6 +78,8 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
             continue
         if outcome is not None:
             published.append(Published(outcome, artifact.read(outcome)))
+        if stage.name == request.recipe.reference:
+            context = replace(context, teacher=results[stage.name])
     return Outcome(tuple(published), tuple(refused), context.datasets)
 
 
@@ -85,10 +88,12 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     assert source is not None  # noqa: S101 - the command line requires one of them
     # Loaded first: a teacher that cannot be compressed is refused before the data are read.
     model = classifier.load(source, heads=None if request.teacher else (_ANY_HEAD,))
-    settings = data.with_label_names(request.data_settings, model.labels if request.teacher else None)
+    settings = request.data_settings
+    if request.teacher:
+        settings = data.with_heads(settings, model.heads)
     datasets = data.load_all(request.data, settings, request.unlabelled)
     text = _text_settings(request.recipe, model)
-    context = Context(
+    return Context(
         recipe=request.recipe,
         datasets=datasets,
         all_corpora=tuple(corpora_of(dataset, model, text, request.work) for dataset in datasets),
@@ -99,9 +104,20 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
         work=request.work,
         report=report,
     )
+
+
+def _with_teacher(request: Request, context: Context) -> tuple[Context, dict[str, Input]]:
+    """What is there before the first stage; a teacher is fine-tuned only if the recipe takes it."""
+    source = context.teacher_source
+    results = {BACKBONE: Input(Path(source), _identity(source))}
+    if not request.recipe.uses_teacher:
+        return context, results
     if request.backbone is None:
-        return _with_teacher(context, _kept_teacher(source, context))
-    return _with_teacher(context, _finetuned_teacher(request.backbone, context))
+        teacher = _kept_teacher(source, context)
+        check_labels(classifier.load(str(teacher.folder)).model, context.validation_rows())
+    else:
+        teacher = _finetuned_teacher(request.backbone, context)
+    return replace(context, teacher=teacher), {**results, TEACHER: teacher}
 
 
 def _text_settings(recipe: Recipe, model: Classifier) -> TokenizerSettings:
@@ -116,10 +132,6 @@ def _text_settings(recipe: Recipe, model: Classifier) -> TokenizerSettings:
         head_tokens=text.head,
         pad_token_id=model.pad_token_id,
     )
-
-
-def _with_teacher(context: Context, teacher: Input) -> Context:
-    return Context(**{**vars(context), "teacher": teacher})
 
 
 def _kept_teacher(source: str, context: Context) -> Input:

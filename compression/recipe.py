@@ -1,9 +1,9 @@
 """Recipes: which stages run, with what settings, and what each takes from which. TOML, checked by pydantic.
 
-A stage is named and lists its inputs by name; `teacher` is always there: the user's own classifier, or
-the backbone fine-tuned under `[teacher]`. Stages are typed: a distillation takes models and gives a model,
-an export takes a model and gives a build, a quantization takes a build and gives a build, a publication
-takes builds.
+A stage is named and lists its inputs by name. Two names are always there: `backbone`, which stages
+fine-tune, and `teacher`, the user's own classifier or else the backbone fine-tuned under `[teacher]`. Stages
+are typed: a distillation takes models and gives a model, an export takes a model and gives a build, a
+quantization takes a build and gives a build, a publication takes builds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from compression.stages.kinds import Stage
 from compression.teacher import FinetuningSettings
 
 TEACHER = "teacher"
+BACKBONE = "backbone"
 
 
 class TextSettings(Settings):
@@ -49,27 +50,44 @@ class TextSettings(Settings):
 
 
 class Recipe(Settings):
-    """A whole run, checked before anything is computed."""
+    """A whole run, checked before anything is computed.
+
+    `reference` names the model that what is published is compared with: the teacher, unless a stage makes a
+    better one.
+    """
 
     name: str
     text: TextSettings = TextSettings()
     teacher: FinetuningSettings = FinetuningSettings()
+    reference: str = TEACHER
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_an_order_that_makes_sense(self) -> Recipe:
-        given, tokenizers = {TEACHER: "model"}, {TEACHER: TEACHER}
+        given = {TEACHER: "model", BACKBONE: "backbone"}
+        tokenizers = dict.fromkeys(given, TEACHER)
         for stage in self.stages:
             if stage.name in given:
                 raise ValueError(f"two stages are named {stage.name!r}")
             stage.check_inputs(given)
             _check_tokenizers(stage, tokenizers)
+            if stage.gives == "version" and self.reference not in given:
+                raise ValueError(
+                    f"stage {stage.name!r} is compared with {self.reference!r}, which no earlier stage gives"
+                )
             given[stage.name] = stage.gives
             own = stage.changes_tokenizer or not stage.inputs
             tokenizers[stage.name] = stage.name if own else tokenizers[stage.inputs[0]]
         if not any(stage.kind == "publish" for stage in self.stages):
             raise ValueError("no stage of kind 'publish': the run would end without a model")
+        if given[self.reference] != "model":
+            raise ValueError(f"reference {self.reference!r} is a {given[self.reference]}, not a model")
         return self
+
+    @property
+    def uses_teacher(self) -> bool:
+        """Whether anything is taken from or compared with `teacher` itself."""
+        return self.reference == TEACHER or any(TEACHER in stage.inputs for stage in self.stages)
 
     @property
     def sha256(self) -> str:

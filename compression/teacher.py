@@ -12,9 +12,14 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from app.artifact import Head
-from compression.batches import Batch
+from app.errors import DataError
+from compression.batches import Batch, Rows
+from compression.evaluation import accuracy_interval, by_labels
 from compression.heads import heads_of, labels_of, slices
 from compression.training import Objective, TrainingSettings
+
+# So many validation rows tell whether a teacher's labels are the data's.
+_CHECKED_ROWS = 200
 
 
 class FinetuningSettings(TrainingSettings):
@@ -60,3 +65,22 @@ def smoothed_labels(smoothing: float) -> Objective:
         return true_label_loss(logits, batch, heads_of(cast(PreTrainedModel, model).config), smoothing)
 
     return objective
+
+
+def check_labels(model: PreTrainedModel, rows: Rows) -> None:
+    """Hold a teacher that was trained elsewhere to a few labelled rows.
+
+    Raises:
+        DataError: it is right less often than chance would be: its labels stand in another order.
+    """
+    for part, corpus in zip(rows.parts(), rows.corpora, strict=True):
+        chosen = [part.start + row for row in corpus.take(_CHECKED_ROWS)]
+        with torch.inference_mode():
+            found = by_labels(model, rows, chosen).accuracy or 0.0
+        labels = heads_of(model.config)[0].labels
+        if accuracy_interval(found, len(chosen))[1] < 1 / len(labels):
+            raise DataError(
+                f"the teacher is right about {found:.1%} of {len(chosen)} validation texts of {corpus.name}, "
+                f"less than chance: do its labels, {', '.join(labels)}, stand in the order of the data's "
+                "numbers? Names in the label column settle it"
+            )

@@ -10,12 +10,14 @@ from compression.stages.builds import ExportStage, QuantizeStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
-from compression.stages.teachers import LinearTeacherStage
+from compression.stages.teachers import FinetuneStage, LinearTeacherStage, PretrainStage
 from compression.stages.training import DistilStage, StudentStage
 from compression.stages.vocabulary import VocabularyStage
 
 Stage = Annotated[
-    LinearTeacherStage
+    PretrainStage
+    | FinetuneStage
+    | LinearTeacherStage
     | StudentStage
     | DistilStage
     | PruneStage

@@ -107,7 +107,7 @@ def finetune(backbone: str, settings: FinetuningSettings, context: Context, fold
     """Fine-tune a backbone on the true labels."""
     model = classifier.load(backbone, heads=context.heads)
     rows, validation = context.training_rows(), context.validation_rows()
-    report, objective = context.report("fine-tuning the teacher"), smoothed_labels(settings.label_smoothing)
+    report, objective = context.report("fine-tuning"), smoothed_labels(settings.label_smoothing)
     train(model.model, objective, rows, validation, settings, folder / "training", report)
     classifier.save(model, folder)
 

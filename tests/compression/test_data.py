@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from app.artifact import Head
 from app.errors import DataError
 from compression import data
-from compression.data import DataSettings, Split, load, load_all, with_label_names
+from compression.data import DataSettings, Split, load, load_all, with_heads, with_label_names
 from compression.tables import Table
 from tests.compression.test_tables import imdb_folder
 
@@ -332,6 +333,18 @@ def test_a_head_only_one_data_set_has(tmp_path: Path) -> None:
     assert set(b.train.further[0]) == {-1}
     with pytest.raises(DataError, match="unknown label '5'; expected one of 3, 8 in column 'rating'"):
         load_all([sources[0], rated(tmp_path / "c.jsonl", [5, 8] * 10)], settings)
+
+
+RATING = Head(name="rating", labels=("1", "2", "3"))
+
+
+def test_the_teachers_heads_win() -> None:
+    plain = with_heads(SETTINGS, (Head(name="label", labels=("no", "yes")),))
+    assert (plain.label_names, plain.further_columns) == (("no", "yes"), ())
+    rated = with_heads(SETTINGS, (Head(name="label", labels=("no", "yes")), RATING))
+    assert (rated.further_columns, rated.further_heads) == (("rating",), (RATING,))
+    with pytest.raises(DataError, match="the teacher has no head 'mood'; it was trained on rating"):
+        with_heads(replace(SETTINGS, further_columns=("mood",)), (RATING, RATING))
 
 
 def test_the_teachers_labels_win() -> None:

@@ -299,6 +299,60 @@ def test_two_data_sets_are_judged_each_by_itself(tmp_path: Path) -> None:
     assert manifest.provenance.data_fingerprint == fingerprint(outcome.datasets)
 
 
+OWN_TEACHER = """
+name = "own"
+text = { max_tokens = 16, truncation = "head" }
+reference = "mine"
+[[stages]]
+name = "adapted"
+kind = "pretrain"
+inputs = ["backbone"]
+training = { epochs = 0.2, precision = "fp32" }
+[[stages]]
+name = "mine"
+kind = "finetune"
+inputs = ["adapted"]
+training = { epochs = 3, learning_rate = 2e-3, rows_per_step = 16, precision = "fp32", label_smoothing = 0.1 }
+[[stages]]
+name = "onnx"
+kind = "export"
+inputs = ["mine"]
+[[stages]]
+name = "out"
+kind = "publish"
+inputs = ["onnx"]
+model = "own"
+"""
+
+
+def test_a_teacher_made_by_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing takes `teacher`, so none is fine-tuned; what is published is compared with the stage's own."""
+    write_data(tmp_path / "reviews")
+    tiny_run.backbone(tmp_path / "backbone")
+    monkeypatch.setattr(pipeline, "finetune", lambda *_: pytest.fail("a teacher nobody takes was trained"))
+    with cheap_baseline():
+        (published,) = run(request(tmp_path, recipe=parse(OWN_TEACHER, "own"))).published
+    (quality,) = published.manifest.quality
+    assert quality.accuracy > 0.8
+    assert (quality.retention, quality.label_flip_rate) == (1.0, 0.0)
+    folders = {folder.name.rpartition("-")[0] for folder in (tmp_path / "work" / "stages").iterdir()}
+    assert folders == {"adapted", "mine", "onnx", "out"}
+
+
+def test_a_teacher_that_answers_the_other_way_round(tmp_path: Path, finished: Finished) -> None:
+    right = classifier.load(str(next((finished.request.work / "stages").glob("teacher-*"))))
+    right.model.config.id2label = {0: "positive", 1: "negative"}
+    for name in ("classifier.weight", "classifier.bias"):
+        weight = right.model.get_parameter(name).data
+        weight.copy_(weight.flip(0))
+    classifier.save(right, tmp_path / "teacher")
+    asked = replace(
+        finished.request, teacher=str(tmp_path / "teacher"), backbone=None, work=tmp_path / "work"
+    )
+    with pytest.raises(DataError, match="less than chance: do its labels, positive, negative, stand in"):
+        run(asked)
+
+
 def test_a_label_the_teacher_does_not_know(tmp_path: Path) -> None:
     classifier.save(tiny_classifier(), tmp_path / "teacher")
     write_data(tmp_path / "reviews")

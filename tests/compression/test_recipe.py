@@ -167,6 +167,42 @@ def test_a_student_and_its_teachers(kind: str, rest: str, said: str) -> None:
         parse(body, "mine")
 
 
+PRETRAINED = SMALL.replace('inputs = ["teacher"]', 'inputs = ["mine"]').replace(
+    "[[stages]]",
+    """reference = "mine"
+[[stages]]
+name = "adapted"
+kind = "pretrain"
+inputs = ["backbone"]
+[[stages]]
+name = "mine"
+kind = "finetune"
+inputs = ["adapted"]
+[[stages]]""",
+    1,
+)
+
+# what is replaced in PRETRAINED, by what, and what the message must say
+OUT_OF_ORDER: list[tuple[str, str, str]] = [
+    ('inputs = ["backbone"]', 'inputs = ["teacher"]', "(pretrain) takes a backbone; 'teacher' is a model"),
+    ('inputs = ["mine"]', 'inputs = ["adapted"]', "(export) takes a model; 'adapted' is a backbone"),
+    ('reference = "mine"', 'reference = "mien"', "'out' is compared with 'mien', which no earlier stage"),
+    ('reference = "mine"', 'reference = "adapted"', "reference 'adapted' is a backbone, not a model"),
+]
+
+
+def test_a_teacher_made_by_stages() -> None:
+    assert not parse(PRETRAINED, "mine").uses_teacher
+    assert parse(PRETRAINED.replace('reference = "mine"', ""), "mine").uses_teacher
+    assert parse(PRETRAINED.replace('inputs = ["mine"]', 'inputs = ["teacher"]'), "mine").uses_teacher
+
+
+@pytest.mark.parametrize(("old", "new", "said"), OUT_OF_ORDER)
+def test_a_teacher_made_in_another_order(old: str, new: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        parse(PRETRAINED.replace(old, new, 1), "mine")
+
+
 def test_a_linear_teacher_takes_nothing() -> None:
     with pytest.raises(RecipeError, match=r"'words' \(linear-teacher\) takes 0 inputs, not 1"):
         parse(SMALL + LINEAR + 'inputs = ["teacher"]\n', "mine")

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from app.artifact import Head
-from compression.batches import Batch
-from compression.teacher import smoothed_labels, true_label_loss, true_labels
-from tests.compression.tiny import logits, random_batch, tiny_model
+from app.errors import DataError
+from compression.batches import Batch, Rows
+from compression.teacher import check_labels, smoothed_labels, true_label_loss, true_labels
+from compression.training import train
+from tests.compression.tiny import logits, random_batch, rows_of, tiny_model, training
 
 TWO = (Head(name="label", labels=("no", "yes")), Head(name="rating", labels=("1", "2", "3")))
 
@@ -34,6 +38,17 @@ def test_the_mean_over_heads_by_its_definition(smoothing: float) -> None:
                 share = (1 - smoothing) * (index == int(label)) + smoothing / len(scores)
                 total -= share * math.log(score / sum(scores))
         assert float(found[row]) == pytest.approx(total / 2, abs=1e-5)
+
+
+def test_a_teacher_whose_labels_stand_in_another_order(tmp_path: Path) -> None:
+    model = tiny_model(layers=1)
+    rows = rows_of(300, tmp_path)
+    train(model, true_labels, rows, rows, training(epochs=3), tmp_path / "run")
+    check_labels(model, rows)
+    other = replace(rows.corpora[0], labels=1 - rows.labels, name="reviews")
+    said = r"is right about [0-9.]+% of 200 validation texts of reviews, less than chance: do its labels, neg"
+    with pytest.raises(DataError, match=said):
+        check_labels(model, Rows(rows.corpora[0], other))
 
 
 def test_a_model_of_one_head_learns_its_labels() -> None:
