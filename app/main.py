@@ -30,6 +30,7 @@ from app.protocols.edge import Edge
 from app.protocols.errors import error_response
 from app.protocols.fast_lane import FastLane, busy_routes
 from app.protocols.gate import Gate
+from app.protocols.openapi import correct
 from app.protocols.openinference import repository_rest, rest
 from app.protocols.tracing import Tracing, start_tracing
 from app.registry import Registry
@@ -160,14 +161,9 @@ class _Application(FastAPI):
     busy_routes: Mapping[str, APIRoute]
 
     def openapi(self) -> dict[str, Any]:
-        """FastAPI's document, without the answer to invalid paths that it believes it gives."""
+        """FastAPI's document, corrected once."""
         if self.openapi_schema is None:
-            document = super().openapi()
-            for operation in (each for path in document["paths"].values() for each in path.values()):
-                if "HTTPValidationError" in str(operation["responses"].get("422")):
-                    del operation["responses"]["422"]
-            for name in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(name, None)
+            correct(super().openapi(), self.state.parts.gate.needs_key)
         return super().openapi()
 
     def build_middleware_stack(self) -> ASGIApp:

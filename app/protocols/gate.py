@@ -53,6 +53,12 @@ class Gate:
         limited = self._requests is not None or self._texts is not None
         return not (self._key_names or self._protected or limited)
 
+    def needs_key(self, path: str) -> bool:
+        """Whether nobody passes without credentials; the operator's routes ask for their own."""
+        if path in self._free or path.startswith(ADMIN_PREFIX):
+            return False
+        return bool(self._key_names) or path in self._protected
+
     def admit(self, path: str, headers: Mapping[bytes, bytes], peer: str) -> str:
         """The client's name: its key's, else its address. `headers` need hold no more than the credentials.
 

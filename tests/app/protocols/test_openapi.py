@@ -6,8 +6,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.app.conftest import TOKEN
+import pytest
+
+from tests.app.conftest import TOKEN, Serve
 from tests.app.protocols.conftest import Live
 from tests.app.tiny import publish
 
@@ -39,3 +42,25 @@ def test_it_would_find_something(live: Callable[..., Live]) -> None:
     done = run_schemathesis(service.url, "--max-examples", "1")
     assert "1 unique failure" in done.stdout
     assert done.returncode == 1
+
+
+async def document_of(serve: Serve, **settings: object) -> dict[str, Any]:
+    async with serve(**settings) as running:
+        document: dict[str, Any] = (await running.http.get("/openapi.json")).json()
+        return document
+
+
+@pytest.mark.anyio
+async def test_keys_are_named_where_they_are_needed(serve: Serve) -> None:
+    without = await document_of(serve)
+    assert set(without["components"]["securitySchemes"]) == {"HTTPBearer"}
+    assert "security" not in without["paths"]["/v1/predict"]["post"]
+    document = await document_of(serve, api_keys="shop:a-key-of-the-shop-01", protect_metrics=True)
+    assert set(document["components"]["securitySchemes"]) == {"HTTPBearer", "ApiKeyBearer", "ApiKeyHeader"}
+    either: list[dict[str, list[str]]] = [{"ApiKeyBearer": []}, {"ApiKeyHeader": []}]
+    for path, method in (("/v1/predict", "post"), ("/", "post"), ("/v2/models/{name}", "get")):
+        assert document["paths"][path][method]["security"] == either
+    assert document["paths"]["/metrics"]["get"]["security"] == either
+    assert "security" not in document["paths"]["/health/live"]["get"]
+    operator = document["paths"]["/admin/models/{name}/{version}/load"]["post"]
+    assert operator["security"] == [{"HTTPBearer": []}]
