@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -27,37 +28,46 @@ SEED = 0
 THREADS = 2
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Texts with their length in tokens, and for each engine the label and score of every text."""
+
+    cuts: list[tuple[str, int]]
+    engines: list[list[tuple[str, float]]]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print, for short and long texts, `cuts` (text and tokens) and `engines` (label and score a text)."""
+    """Print what is known of short and of long texts."""
     options = _parser().parse_args(arguments)
     try:
-        print(json.dumps(label(options.model, options.count, options.builds, texts.sentences_and_reviews())))
+        labelled = label(options.model, options.count, options.builds, texts.sentences_and_reviews())
     except BertpressError as error:
         print(f"labelling: {error}", file=sys.stderr)
         return 1
+    print(json.dumps({length: asdict(part) for length, part in labelled.items()}))
     return 0
 
 
 def label(
     folder: Path, count: int, builds: Sequence[str], candidates: dict[str, list[str]]
-) -> dict[str, dict[str, object]]:
+) -> dict[str, Labelled]:
     """Cut and label a sample of the candidates, with the named builds or all that can run here."""
     manifest = artifact.read(folder)
     tokenizer = Tokenizer.from_file(str(folder / artifact.TOKENIZER_FILE))
     tokenizer.no_truncation()
     tokenizer.no_padding()
     engines = _engines(folder, manifest, builds)
-    labelled: dict[str, dict[str, object]] = {}
+    labelled = {}
     for length, all_texts in candidates.items():
         sample = Random(SEED).sample(all_texts, min(count, len(all_texts)))
         whole = [
             cut(text, manifest.tokenizer.max_tokens, lambda text: ends(tokenizer, text)) for text in sample
         ]
         rows = [tokenizer.encode(text).ids for text in whole]
-        labelled[length] = {
-            "cuts": [(text, len(row)) for text, row in zip(whole, rows, strict=True)],
-            "engines": [[predict(engine, row, manifest.labels) for row in rows] for engine in engines],
-        }
+        labelled[length] = Labelled(
+            cuts=[(text, len(row)) for text, row in zip(whole, rows, strict=True)],
+            engines=[[predict(engine, row, manifest.labels) for row in rows] for engine in engines],
+        )
     return labelled
 
 

@@ -28,6 +28,8 @@ ALLOWED_SHARE = 0.01
 GIVE_UP_SECONDS = 10.0
 _SETTLE_SECONDS = 30.0
 _SETTLING_REQUESTS = 4
+# A starting server may take a request and lose it: after so long it is asked again.
+_PATIENCE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,7 @@ async def first_right_answer(load: Load, check_alive: Callable[[], None], give_u
         while time.monotonic() < give_up:
             check_alive()
             try:
-                async with asyncio.timeout(2.0):
+                async with asyncio.timeout(min(_PATIENCE_SECONDS, give_up_seconds)):
                     await _until_right(pool, body, load)
                 return time.monotonic()
             except TimeoutError:

@@ -65,6 +65,9 @@ async def fill(
     """Try the settings of every server, then visit each once a round, every other round backwards.
 
     `save` is called after each visit, so that what was measured outlives what goes wrong later.
+
+    Raises:
+        SettingsError: not a single server runs.
     """
     running = []
     for peer, settings in peers:
@@ -76,6 +79,8 @@ async def fill(
         else:
             table.chosen[peer.name] = best.setting
             running.append((peer, best))
+    if not running:
+        raise SettingsError(f"none of the servers runs; {telling_line(' '.join(table.failures.values()))}")
     table.equal_rates = equal_rates([best for _, best in running])
     for number in range(rounds):
         for peer, best in running if number % 2 == 0 else running[::-1]:

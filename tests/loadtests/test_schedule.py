@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from random import Random
+from statistics import mean, stdev
 
 import pytest
 
@@ -58,3 +59,20 @@ def test_poisson_never_exceeds_the_largest_count(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(schedule, "MAX_REQUESTS", 100)
 
     assert len(schedule.poisson(10, 10, Random(0))) <= 100
+
+
+def test_scattered_arrivals_are_as_many_as_the_rate_says_at_moments_of_their_seed() -> None:
+    offsets = schedule.scattered(50, 2, Random(0))
+
+    assert len(offsets) == 100
+    assert offsets == sorted(offsets) == schedule.scattered(50, 2, Random(0))
+    assert offsets != schedule.scattered(50, 2, Random(1))
+    assert 0 <= offsets[0] < offsets[-1] <= 2
+
+
+def test_scattered_arrivals_come_in_bursts_as_independent_callers_do() -> None:
+    """The gaps of a Poisson process are spread as widely as they are long; even ones not at all."""
+    offsets = schedule.scattered(100, 20, Random(0))
+    gaps = [later - earlier for earlier, later in pairwise(offsets)]
+
+    assert stdev(gaps) == pytest.approx(mean(gaps), rel=0.15)

@@ -48,3 +48,26 @@ def test_a_file_that_is_not_parquet_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match=r"imdb/test\.parquet"):
         texts.load({"BERTPRESS_DATA": str(tmp_path)})
+
+
+def test_sentences_and_reviews_are_read_from_a_data_folder(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for folder, name, text in (("imdb", "test", "review"), ("sst2", "validation", "sentence")):
+        (tmp_path / folder).mkdir()
+        parquet.write_table(pyarrow.table({"text": [text]}), tmp_path / folder / f"{name}.parquet")
+
+    found = texts.sentences_and_reviews({"BERTPRESS_DATA": str(tmp_path)})
+
+    assert found == {"short": ["sentence"], "long": ["review"]}
+    (tmp_path / "sst2" / "validation.parquet").unlink()
+    with pytest.raises(DataError, match=r"sst2/validation\.parquet"):
+        texts.sentences_and_reviews({"BERTPRESS_DATA": str(tmp_path)})
+
+
+def test_without_a_data_folder_short_and_long_texts_are_our_own() -> None:
+    found = texts.sentences_and_reviews({})
+
+    assert set(found["short"]).isdisjoint(found["long"])
+    assert min(map(len, found["short"] + found["long"])) > 0

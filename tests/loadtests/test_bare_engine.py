@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loadtests import bare_engine
+from loadtests.bare_engine import InFlight, Schedule, rows_of, texts_per_second
+from tests.app.tiny import publish
+
+
+def row(length: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    return np.zeros(length, dtype=np.int64)
+
+
+def lengths(taken: list[np.ndarray[tuple[int], np.dtype[np.int64]]]) -> list[int]:
+    return [len(one) for one in taken]
+
+
+def test_the_oldest_request_leaves_with_those_nearest_to_it_in_length() -> None:
+    in_flight = InFlight(itertools.cycle(map(row, (5, 90, 7, 50, 4, 60, 1, 2, 3))), 5)
+
+    assert lengths(in_flight.take(3)) == [5, 7, 4]
+    assert lengths(in_flight.take(2)) == [90, 60]
+    assert lengths(in_flight.take(1)) == [50]
+
+
+def test_texts_are_encoded_as_they_are_taken_or_all_beforehand() -> None:
+    encoded: list[str] = []
+
+    def encode(text: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        encoded.append(text)
+        return row(len(text))
+
+    late = rows_of(["a", "bb"], encode, True)()
+    assert encoded == []
+    assert lengths(list(itertools.islice(late, 3))) == [1, 2, 1]
+    assert encoded == ["a", "bb", "a"]
+
+    early = rows_of(["a", "bb"], encode, False)()
+    assert encoded[3:] == ["a", "bb"]
+    assert lengths(list(itertools.islice(early, 3))) == [1, 2, 1]
+    assert len(encoded) == 5
+
+
+def test_workers_share_one_turn_through_the_texts() -> None:
+    supply = rows_of(["a", "bb", "ccc"], lambda text: row(len(text)), True)
+    first, second = supply(), supply()
+
+    assert [len(next(worker)) for worker in (first, second, second, first)] == [1, 2, 3, 1]
+
+
+def test_all_workers_count_until_the_time_is_over() -> None:
+    ticks = itertools.count()
+    lock = threading.Lock()
+
+    def clock() -> float:
+        with lock:
+            return float(next(ticks))
+
+    rate = texts_per_second([lambda: 2, lambda: 2], 40, clock)
+
+    assert 1 < rate < 2.5  # each look at the clock is a second, and all but a few find two texts done
+
+
+def test_a_failing_engine_is_not_a_slow_one() -> None:
+    with pytest.raises(ZeroDivisionError):
+        texts_per_second([lambda: 1 // 0], 60)
+
+
+@pytest.mark.parametrize("schedule", [Schedule(1, 2), Schedule(2, 1), Schedule(1, 1, 4)])
+@pytest.mark.parametrize("tokenize", [True, False])
+def test_every_schedule_gives_a_rate(
+    schedule: Schedule,
+    tokenize: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    order = {
+        "folder": str(publish(tmp_path)),
+        "build": "onnx-fp32",
+        "schedule": [schedule.sessions, schedule.threads, schedule.rows],
+        "texts": ["a great film", "bad"],
+        "tokenize": tokenize,
+        "seconds": 0.05,
+        "in_flight": 8,
+    }
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
+    monkeypatch.setattr(bare_engine, "WARM_UP_SECONDS", 0.01)
+
+    bare_engine.main()
+
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_a_schedule_is_said_in_words() -> None:
+    assert str(Schedule(1, 2)) == "1 session x 2 threads, one text at a time"
+    assert str(Schedule(2, 1, 8)) == "2 sessions x 1 thread, batches of 8 of like length"
