@@ -9,7 +9,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # The CPU build of PyTorch, where the index has one; the plain name pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
 
-.PHONY: serve test test-system check format compress bench docker clean
+.PHONY: serve test test-system check format compress bench bench-peers soak docker clean
 
 serve: $(SERVE)/.installed
 	@BERTPRESS_DEFAULT_MODEL=$${BERTPRESS_DEFAULT_MODEL:-sentiment-quality} \
@@ -41,6 +41,16 @@ compress: $(DEV)/.installed
 bench: $(DEV)/.installed
 	$(DEV)/bin/bertpress benchmark $(if $(BERTPRESS_DATA),--data $(BERTPRESS_DATA)/imdb)
 	$(DEV)/bin/python -m loadtests.http_benchmark
+
+# Other servers beside ours, each in an environment of its own; the page gets the tables. About half an hour.
+PEERS ?= .peers
+bench-peers: $(DEV)/.installed
+	$(DEV)/bin/python -m loadtests.peers.install --into $(PEERS) --torch $(TORCH)
+	$(DEV)/bin/python -m loadtests.peers --environments $(PEERS) --json $(PEERS)/figures.json --write docs/peers.md
+
+# Memory over 200,000 requests of random lengths; fails if it grows by more than 5 %.
+soak: $(DEV)/.installed
+	$(DEV)/bin/python -m loadtests.soak --png docs/memory.png
 
 IMAGE ?= bertpress
 docker:

@@ -112,7 +112,8 @@ def _bench(options: argparse.Namespace, title: str, present: Sequence[str], scra
     if title == "same-build":
         corpora = corpus.prepare(folder, [build.name], options.texts, None)
         return _with_corpora(options, folder, None, build, corpora)
-    floating = options.float_model or float_model.write(folder, build.file, scratch / "float")
+    files = [one.file for one in manifest.builds if one.engine == "onnx"]
+    floating = options.float_model or float_model.write(folder, files, scratch / "float")
     python = _python_with_transformers(options.environments, present)
     setting = Setting(engine="transformers")
     launch = Launch(python, floating.resolve(), "", "", 0, scratch, setting)

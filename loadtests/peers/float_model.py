@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,18 +34,30 @@ _EMBEDDINGS = (
 )
 
 
-def write(version: Path, build: str, folder: Path) -> Path:
-    """Write the float model of a version's int8 build into a folder, and return the folder.
+def write(version: Path, builds: Sequence[str], folder: Path) -> Path:
+    """Write the float model behind the first fitting build of a version into a folder; returns the folder.
 
     Raises:
-        DataError: the build is not a fused BERT with dynamic int8 weights.
+        DataError: none of the builds is a fused BERT with dynamic int8 weights.
     """
-    weights = dequantized(onnx.load(str(version / build)))
+    weights = _first_dequantized(version, builds)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         shutil.copyfile(version / name, folder / name)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
+
+
+def _first_dequantized(version: Path, builds: Sequence[str]) -> Weights:
+    refused = []
+    for build in builds:
+        try:
+            return dequantized(onnx.load(str(version / build)))
+        except DataError as error:
+            refused.append(f"{build}: {error}")
+    raise DataError(
+        f"{version} has no build to make a float model of ({'; '.join(refused)}); give --float-model DIR"
+    )
 
 
 def dequantized(model: onnx.ModelProto) -> Weights:
@@ -57,7 +70,7 @@ def dequantized(model: onnx.ModelProto) -> Weights:
     nodes = {kind: [node for node in model.graph.node if node.op_type == kind] for kind in _KINDS}
     layers = len(nodes["QAttention"])
     if not layers or len(nodes["QEmbedLayerNormalization"]) != 1:
-        raise DataError("the build is not a fused BERT with dynamic int8 weights; give --float-model DIR")
+        raise DataError("not a fused BERT with dynamic int8 weights")
     # biases and layer norms kept their names, under the module that was exported
     weights = {
         name.removeprefix("model."): array
