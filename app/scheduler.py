@@ -6,10 +6,12 @@ One lock guards the dispatcher, the jobs and the cost models; it is never held d
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -22,6 +24,9 @@ from app.session import Session
 from app.variant import Variant
 
 log = logging.getLogger(__name__)
+
+# A third of the weight of the event loop's thread, as Linux counts it.
+_NICENESS = 5
 
 
 class Scheduler:
@@ -133,6 +138,7 @@ class Scheduler:
         return self._dispatcher.waiting_rows
 
     def _work(self) -> None:
+        _stand_back()
         try:
             while (task := self._take()) is not None:
                 task()
@@ -250,6 +256,16 @@ def _observe(taken: Pass, seconds: float) -> None:
     metrics.padding.inc(rows * taken.longest - tokens)
     metrics.batches[taken.reason].inc()
     metrics.cost_ratio.observe(seconds / taken.predicted_seconds)
+
+
+def _stand_back() -> None:
+    """Let the event loop go before this thread: it needs microseconds where a pass takes milliseconds.
+
+    Without it a pass keeps the loop, which may hold the interpreter's lock, waiting for a core.
+    """
+    with suppress(OSError):  # a system without priorities of threads serves as well, if not as fast
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + _NICENESS)
 
 
 def _deliver(jobs: Iterable[Job]) -> None:
