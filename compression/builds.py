@@ -14,7 +14,8 @@ _FILE = "build.json"
 
 @dataclass(frozen=True)
 class CandidateBuild:
-    """A build not yet proven. `model_folder` holds the PyTorch model it came from."""
+    """A build not yet proven. `model_folder` holds the PyTorch model it came from; `companions` are files
+    the build's own file refers to."""
 
     name: str
     engine: EngineName
@@ -22,6 +23,7 @@ class CandidateBuild:
     file: str
     needs: tuple[str, ...]
     model_folder: Path
+    companions: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Leave the description beside the file."""
@@ -39,4 +41,5 @@ def read(folder: Path) -> CandidateBuild:
         file=described["file"],
         needs=tuple(described["needs"]),
         model_folder=Path(described["model_folder"]),
+        companions=tuple(described.get("companions", ())),
     )

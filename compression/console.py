@@ -17,6 +17,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from compression import cost
 from compression.cleaning import CleaningReport
 from compression.data import Dataset
 from compression.publish import Published
@@ -105,7 +106,10 @@ def _row(version: Published) -> list[str]:
     manifest = version.manifest
     build, quality = manifest.builds[0], manifest.quality[0]
     low, high = quality.accuracy_interval_95
-    ours, theirs = ({point.tokens: point.median_ms for point in cost.latency} for cost in manifest.cost[:2])
+    baseline = cost.of_baseline(manifest.cost) or manifest.cost[0]
+    ours, theirs = (
+        {point.tokens: point.median_ms for point in each.latency} for each in (manifest.cost[0], baseline)
+    )
     length = 128 if 128 in ours else max(ours)
     return [
         f"{manifest.name}/{manifest.version}",

@@ -1,50 +1,135 @@
-"""What a build costs on this machine, beside BERT-base in PyTorch fp32 measured in the same run."""
+"""What builds cost on this machine, beside BERT-base in PyTorch fp32 measured in the same run.
+
+`python -m compression.cost models/NAME/VERSION` measures every build of a published version that this
+machine can run and adds the figures to its manifest: which build is fastest depends on the CPU.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from app.artifact import Cost, LatencyPoint
-from app.engines import Engine
+from app import artifact
+from app.artifact import Build, Cost, LatencyPoint, Manifest
+from app.engines import Engine, available_engines, load_engine
+from app.errors import BertpressError
 from app.hardware import cpu_features, cpu_model, usable_cores
 from compression import baseline, peak_memory
 from compression.builds import CandidateBuild
-from compression.measurement import latency
+from compression.measurement import Predict, latency
 
 LENGTHS = (32, 128, 256, 512)
 _ROUNDS = 15
 _RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torchscript": "torch"}
 
 
-def measure(build: CandidateBuild, path: Path, engine: Engine, max_tokens: int) -> tuple[Cost, Cost]:
-    """Costs of the build and of the baseline, run alternately; lengths up to what the model reads."""
+@dataclass(frozen=True)
+class Opened:
+    """A build to measure: candidate or published, its file, and the engine that runs it."""
+
+    build: CandidateBuild | Build
+    path: Path
+    engine: Engine
+
+
+def measure(opened: Sequence[Opened], max_tokens: int) -> tuple[Cost, ...]:
+    """Costs of the builds and, last, of the baseline, run alternately; lengths up to what the model reads."""
     threads = usable_cores()
     lengths = [length for length in LENGTHS if length <= max_tokens] or [max_tokens]
-    models = {build.name: engine.logits, baseline.NAME: baseline.predictor(baseline.bert_base(), threads)}
+    models: dict[str, Predict] = {each.build.name: each.engine.logits for each in opened}
+    models[baseline.NAME] = baseline.predictor(baseline.bert_base(), threads)
     points = latency(models, lengths, _ROUNDS)
-    memory = {
-        build.name: peak_memory.measure(build.engine, path, lengths[-1], threads),
-        baseline.NAME: peak_memory.measure(peak_memory.BASELINE, path, lengths[-1], threads),
-    }
-    runtimes = {build.name: _runtime(_RUNTIMES[build.engine]), baseline.NAME: _runtime("torch")}
-    ours, theirs = (_cost(name, points[name], memory[name], runtimes[name], threads) for name in models)
-    return ours, theirs
+    costs = []
+    for each in opened:
+        build = each.build
+        memory = peak_memory.measure(build.engine, each.path, lengths[-1], threads, build.precision)
+        costs.append(_cost(build.name, points[build.name], memory, _RUNTIMES[build.engine]))
+    memory = peak_memory.measure(peak_memory.BASELINE, Path("-"), lengths[-1], threads)
+    return (*costs, _cost(baseline.NAME, points[baseline.NAME], memory, "torch"))
 
 
-def _cost(name: str, points: list[LatencyPoint], memory: int, runtime: str, threads: int) -> Cost:
+def of_baseline(costs: Iterable[Cost]) -> Cost | None:
+    """What BERT-base took where the builds were measured first."""
+    return next((cost for cost in costs if cost.build == baseline.NAME), None)
+
+
+def fastest(manifest: Manifest, features: Sequence[str], tokens: int = 128) -> str | None:
+    """The build that was measured to answer a text of so many tokens fastest on a CPU of these features."""
+    found = [
+        (point.median_ms, cost.build)
+        for cost in manifest.cost
+        if cost.build != baseline.NAME and sorted(cost.cpu_features) == sorted(features)
+        for point in cost.latency
+        if point.tokens == tokens
+    ]
+    return min(found)[1] if found else None
+
+
+def add_measurement(folder: Path) -> tuple[Cost, ...]:
+    """Measure every build of a published version that runs here, and put the figures into its manifest.
+
+    Figures of the same CPU and number of threads are replaced. No other file of the version changes.
+
+    Raises:
+        ArtifactError: the folder is not a version that can be trusted.
+    """
+    manifest = artifact.read(folder)
+    artifact.verify(folder, manifest)
+    usable = [_opened(build, folder / build.file) for build in manifest.builds if _runs_here(build)]
+    measured = measure(usable, manifest.tokenizer.max_tokens)
+    here = {(cost.cpu, cost.threads) for cost in measured}
+    kept = tuple(cost for cost in manifest.cost if (cost.cpu, cost.threads) not in here)
+    updated = manifest.model_copy(update={"cost": (*measured, *kept)})
+    partial = folder / f".{artifact.MANIFEST_FILE}.partial"
+    partial.write_text(
+        json.dumps(updated.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    partial.replace(folder / artifact.MANIFEST_FILE)
+    return measured
+
+
+def _opened(build: Build, path: Path) -> Opened:
+    return Opened(build, path, load_engine(build.engine, path, usable_cores(), build.precision))
+
+
+def _runs_here(build: Build) -> bool:
+    return build.engine in available_engines() and set(build.needs) <= cpu_features()
+
+
+def _cost(name: str, points: list[LatencyPoint], memory: int, package: str) -> Cost:
     return Cost(
         build=name,
         cpu=cpu_model(),
         cpu_features=tuple(sorted(cpu_features())),
-        threads=threads,
-        runtime=runtime,
+        threads=usable_cores(),
+        runtime=f"{package} {version(package)}",
         latency=tuple(points),
         peak_resident_bytes=memory,
         measured_on=datetime.now(UTC).date().isoformat(),
     )
 
 
-def _runtime(package: str) -> str:
-    return f"{package} {version(package)}"
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure a published version on this machine."""
+    parser = argparse.ArgumentParser(prog="python -m compression.cost", description=__doc__)
+    parser.add_argument("version", type=Path, metavar="models/NAME/VERSION")
+    folder = parser.parse_args(arguments).version
+    try:
+        measured = add_measurement(folder)
+    except BertpressError as error:
+        print(f"bertpress: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    for cost in measured:
+        times = ", ".join(f"{point.tokens} tokens {point.median_ms:.2f} ms" for point in cost.latency)
+        print(f"{cost.build}: {times}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.artifact import Cost, Manifest
+from compression import baseline
 
 # Bytes of BERT-base's 109,483,778 fp32 weights, what a checkpoint of it takes on disk.
 _BASELINE_BYTES = 437_935_112
@@ -66,27 +67,29 @@ def _quality(manifest: Manifest) -> str:
 def _cost(manifest: Manifest) -> str:
     if not manifest.cost:
         return "## Cost\n\nNot measured."
-    ours, *others = manifest.cost
+    ours = manifest.cost[0]
+    costs = [cost for cost in manifest.cost if (cost.cpu, cost.threads) == (ours.cpu, ours.threads)]
+    # The card is a file of the version itself, and says nothing of its own size.
+    size = sum({each.file: each.bytes for each in manifest.stored_files if each.file != "README.md"}.values())
     lengths = [point.tokens for point in ours.latency]
     head = "| model | size | " + " | ".join(f"{length} tokens" for length in lengths) + " | peak memory |"
     lines = ["## Cost", "", head, "|---" * (len(lengths) + 3) + "|"]
-    lines.append(_cost_row(ours, manifest.builds[0].bytes))
-    lines += [_cost_row(other, _BASELINE_BYTES) for other in others]
-    if others:
-        ratios = [
-            f"{theirs.median_ms / mine.median_ms:.1f}x"
-            for mine, theirs in zip(ours.latency, others[0].latency, strict=True)
-        ]
-        lines.append(
-            f"| ratio | {_BASELINE_BYTES / manifest.builds[0].bytes:.1f}x | {' | '.join(ratios)} | |"
-        )
+    lines += [_cost_row(cost, _BASELINE_BYTES if cost.build == baseline.NAME else size) for cost in costs]
+    lines += [_ratio_row(ours, cost, size) for cost in costs if cost.build == baseline.NAME]
+    runtimes = ", ".join(dict.fromkeys(cost.runtime for cost in costs))
     lines += [
         "",
         f"One text, median (and 90th percentile) ms on {ours.threads} threads, alternating in one run: "
-        f"{ours.cpu} ({', '.join(ours.cpu_features)}), {', '.join(cost.runtime for cost in manifest.cost)}, "
-        f"{ours.measured_on}. Peak memory: a fresh process that loads the model and answers once.",
+        f"{ours.cpu} ({', '.join(ours.cpu_features)}), {runtimes}, {ours.measured_on}. Size: all files of "
+        "the version. Peak memory: a fresh process that loads the model and answers once.",
     ]
     return "\n".join(lines)
+
+
+def _ratio_row(ours: Cost, theirs: Cost, size: int) -> str:
+    pairs = zip(ours.latency, theirs.latency, strict=True)
+    ratios = " | ".join(f"{slow.median_ms / fast.median_ms:.1f}x" for fast, slow in pairs)
+    return f"| ratio to {ours.build} | {_BASELINE_BYTES / size:.1f}x | {ratios} | |"
 
 
 def _cost_row(cost: Cost, size: int) -> str:

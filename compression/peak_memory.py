@@ -1,7 +1,7 @@
 """Peak resident memory of a fresh process that loads one model and answers once.
 
 Run as a module, so that nothing of the trainer is in the figure:
-`python -m compression.peak_memory onnx model.onnx 128 2` or `... bert-base - 128 2` prints bytes.
+`python -m compression.peak_memory onnx model.onnx 128 2 int8` or `... bert-base - 128 2 -` prints bytes.
 What it loads is imported inside the branch that needs it, for the same reason.
 """
 
@@ -19,16 +19,17 @@ BASELINE = "bert-base"
 NGRAM = "ngram"
 
 
-def measure(engine: str, path: Path, tokens: int, threads: int) -> int:
+def measure(engine: str, path: Path, tokens: int, threads: int, precision: str = "-") -> int:
     """Bytes a fresh process needs at its peak to load the model and answer one text of `tokens` tokens."""
-    command = [sys.executable, "-m", "compression.peak_memory", engine, str(path), str(tokens), str(threads)]
+    arguments = [engine, str(path), str(tokens), str(threads), precision]
+    command = [sys.executable, "-m", "compression.peak_memory", *arguments]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     if finished.returncode != 0:
         raise CompressionError(f"memory could not be measured: {finished.stderr.strip()[-300:]}")
     return int(finished.stdout.split()[-1])
 
 
-def _answer_once(engine: str, path: Path, tokens: int, threads: int) -> None:
+def _answer_once(engine: str, path: Path, tokens: int, threads: int, precision: str) -> None:
     ids = np.full((1, tokens), 7, dtype=np.int64)
     if engine == BASELINE:
         from compression.baseline import bert_base, predictor
@@ -41,7 +42,7 @@ def _answer_once(engine: str, path: Path, tokens: int, threads: int) -> None:
     else:
         from app.engines import load_engine
 
-        load_engine(engine, path, threads).logits(ids, np.ones_like(ids))
+        load_engine(engine, path, threads, precision).logits(ids, np.ones_like(ids))
 
 
 def _high_water_mark() -> int:
@@ -53,5 +54,5 @@ def _high_water_mark() -> int:
 
 
 if __name__ == "__main__":
-    _answer_once(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    _answer_once(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
     print(_high_water_mark())  # noqa: T201

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,15 @@ import numpy as np
 
 from app import artifact
 from app.artifact import Build, Head, Manifest, Probe, Quality, StoredFile
-from app.engines import Engine, load_engine
-from app.hardware import usable_cores
+from app.engines import Engine
+from app.errors import ManifestError, RecipeError
 from app.tokenizer import Tokenizer
-from compression import builds, classifier, cost, model_card, parity
+from compression import classifier, cost, model_card, parity
 from compression.architecture import describe
 from compression.batches import Rows
-from compression.builds import CandidateBuild
+from compression.candidates import Candidate, gather
 from compression.classifier import Classifier
+from compression.cost import Opened
 from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
 from compression.parity import GateSettings
@@ -31,6 +33,9 @@ from compression.training import Report
 # that a tiny difference rounds the other way.
 _PROBE_TOLERANCE = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.1, "int8": 0.15}
 
+# What a publication is about to write, kept in its stage's folder.
+_INTENDED = "intended.json"
+
 PROBE_TEXTS = (
     "A quiet, beautifully acted film that stays with you for days.",
     "Two hours of my life I will never get back.",
@@ -39,15 +44,6 @@ PROBE_TEXTS = (
     "Fine.",
     "The sound was muddy, the chairs were hard, and yet nobody wanted to leave. " * 40,
 )
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A candidate build, where it is, and the engine that runs it."""
-
-    build: CandidateBuild
-    path: Path
-    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -70,13 +66,19 @@ def publish(
 
     Raises:
         ParityError: a build does not answer as its PyTorch model does; nothing is written.
+        RecipeError: two builds have the same name.
     """
-    candidates = [_candidate(source.folder) for source in inputs]
+    written = _written_before(folder, context)
+    if written is not None:
+        return written
+    gathered = gather([source.folder for source in inputs], folder / "builds")
+    candidates = gathered.builds
+    _check_names(candidates)
     source = classifier.load(str(candidates[0].build.model_folder))
     own, taught = read_by(source, context), context.all_corpora
     expected = _reference(source, gate, own)
-    sources = _files(source, own, folder)
-    proven = [_prove(candidate, expected, gate, sources) for candidate in candidates]
+    sources = {**_files(source, own, folder), **gathered.files}
+    proven = [_prove(candidate, expected, gate) for candidate in candidates]
     invariant = proven[0].batch_invariant
     draft = Manifest(
         name=model,
@@ -92,19 +94,38 @@ def publish(
             _quality(candidates[0], invariant, part, as_taught, context)
             for part, as_taught in zip(own.all_corpora, taught, strict=True)
         ),
-        cost=cost.measure(candidates[0].build, candidates[0].path, candidates[0].engine, own.text.max_tokens),
+        cost=cost.measure(
+            [Opened(each.build, each.path, each.engine) for each in candidates], own.text.max_tokens
+        ),
         provenance=provenance(context),
     )
+    built = {build.file for build in proven}
+    files = tuple(_stored(name, sources[name]) for name in sorted(set(sources) - built))
+    draft = draft.model_copy(update={"files": files})
     sources["README.md"] = model_card.write(draft, folder / "README.md")
-    names = sorted(set(sources) - {build.file for build in proven})
-    files = tuple(_stored(name, sources[name]) for name in names)
-    return artifact.write(context.repository, draft.model_copy(update={"files": files}), sources)
+    manifest = draft.model_copy(update={"files": (*files, _stored("README.md", sources["README.md"]))})
+    (folder / _INTENDED).write_text(manifest.model_dump_json(), encoding="utf-8")
+    return artifact.write(context.repository, manifest, sources)
 
 
-def _candidate(folder: Path) -> Candidate:
-    build = builds.read(folder)
-    path = folder / build.file
-    return Candidate(build, path, load_engine(build.engine, path, usable_cores()))
+def _written_before(folder: Path, context: Context) -> Path | None:
+    """The version this stage wrote before it was killed, if it came so far: it is not published twice."""
+    try:
+        intended = Manifest.model_validate_json((folder / _INTENDED).read_text(encoding="utf-8"))
+        target = context.repository / intended.name / str(intended.version)
+        return target if artifact.read(target) == intended else None
+    except (OSError, ValueError, ManifestError):
+        return None
+
+
+def _check_names(candidates: Sequence[Candidate]) -> None:
+    counts = Counter(candidate.build.name for candidate in candidates)
+    (name, count), *_ = counts.most_common(1)
+    if count > 1:
+        raise RecipeError(
+            f"{count} builds named {name!r} are published as one version; their names must differ, for the "
+            "service to choose between them: quantize them differently, or publish them apart"
+        )
 
 
 def _reference(source: Classifier, gate: GateSettings, context: Context) -> parity.Reference:
@@ -125,9 +146,7 @@ def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path
     return {path.name: path for path in staged.iterdir()}
 
 
-def _prove(
-    candidate: Candidate, expected: parity.Reference, gate: GateSettings, taken: dict[str, Path]
-) -> Build:
+def _prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings) -> Build:
     """Hold one build to the gate, alone and in company."""
     build = candidate.build
     alone = parity.one_by_one(candidate.engine, expected.rows, expected.chosen)
@@ -135,11 +154,8 @@ def _prove(
     variance = parity.batch_variance(alone, batched)
     in_company = parity.compare(batched, expected)
     result = parity.check(parity.compare(alone, expected), in_company, build.precision, gate, build.name)
-    file = build.file if build.file not in taken else f"{build.name}{Path(build.file).suffix}"
-    taken[file] = candidate.path
-    stored = _stored(file, candidate.path)
     return Build(
-        **stored.model_dump(),
+        **artifact.stored_file(candidate.path).model_dump(),
         name=build.name,
         engine=build.engine,
         precision=build.precision,

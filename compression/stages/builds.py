@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from compression import builds, classifier, export
+from compression import builds, classifier, export, openvino_ir
 from compression.builds import CandidateBuild
 from compression.quantization.scheme import Quantization, quantize
 from compression.stages.base import Context, Input, Stage
@@ -55,3 +56,41 @@ class QuantizeStage(Stage, Quantization):
         CandidateBuild(f"onnx-{self.label}", "onnx", "int8", "model.onnx", needs, source.model_folder).write(
             folder
         )
+
+
+class OpenVinoStage(Stage):
+    """The same graph for OpenVINO, on the same file: it reads the standard operators ONNX Runtime reads.
+
+    `precision`: what its floats are computed in; `int8` leaves that to the CPU and keeps the integers of the
+    input. `bf16` runs on CPUs that have it. `form` `ir` writes OpenVINO's own format instead, which opens
+    faster and needs a file of its own.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("build",)
+    gives: ClassVar[str] = "build"
+
+    kind: Literal["openvino"]
+    precision: Literal["fp32", "bf16", "int8"] = "int8"
+    form: Literal["onnx", "ir"] = "onnx"
+
+    def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
+        """Copy the graph, or convert it."""
+        source = builds.read(inputs[0].folder)
+        path = inputs[0].folder / source.file
+        openvino_ir.check_readable(path)
+        if self.form == "ir":
+            written = openvino_ir.convert(path, folder)
+        else:
+            shutil.copyfile(path, folder / source.file)
+            written = [folder / source.file]
+        needs = (*source.needs, *(("bf16",) if self.precision == "bf16" else ()))
+        file, *companions = (each.name for each in written)
+        CandidateBuild(
+            f"openvino-{self.precision}",
+            "openvino",
+            self.precision,
+            file,
+            needs,
+            source.model_folder,
+            tuple(companions),
+        ).write(folder)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from compression.stages.builds import ExportStage, QuantizeStage
+from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
@@ -26,6 +26,7 @@ Stage = Annotated[
     | NgramsExportStage
     | ExportStage
     | QuantizeStage
+    | OpenVinoStage
     | PublishStage,
     Field(discriminator="kind"),
 ]

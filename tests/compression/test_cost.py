@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from app import artifact
+from app.artifact import Cost
 from app.errors import CompressionError
-from app.hardware import cpu_model, usable_cores
+from app.hardware import cpu_features, cpu_model, usable_cores
 from compression import baseline, cost, model_card, ngram, peak_memory
 from compression.builds import CandidateBuild, read
 from tests.compression.exported import Export
-from tests.compression.finished import cheap_baseline, small_bert
+from tests.compression.finished import Finished, cheap_baseline, moved, small_bert
 from tests.compression.tiny import made_up_reviews
 
 
@@ -45,8 +47,9 @@ def test_lengths_up_to_what_the_model_reads(
             pass
 
     build = CandidateBuild("onnx-int8", "onnx", "int8", "model.onnx", (), tmp_path)
+    opened = cost.Opened(build, tmp_path / "model.onnx", Engine())  # type: ignore[arg-type]
     with cheap_baseline():
-        ours, theirs = cost.measure(build, tmp_path / "model.onnx", Engine(), max_tokens)  # type: ignore[arg-type]
+        ours, theirs = cost.measure([opened], max_tokens)
     assert (ours.build, theirs.build) == ("onnx-int8", baseline.NAME)
     for found in (ours, theirs):
         assert [point.tokens for point in found.latency] == lengths
@@ -54,7 +57,7 @@ def test_lengths_up_to_what_the_model_reads(
 
 
 def test_memory_is_measured_in_a_process_of_its_own(exported: Export) -> None:
-    path = exported("bert", False).fused
+    path = exported("bert", False).path
     peak = peak_memory.measure("onnx", path, tokens=12, threads=1)
     assert 20e6 < peak < 500e6  # without torch and this process in it
 
@@ -74,3 +77,60 @@ def test_a_build_is_described_beside_its_file(tmp_path: Path) -> None:
     build = CandidateBuild("onnx-int8", "onnx", "int8", "model.onnx", ("vnni",), tmp_path / "model")
     build.write(tmp_path)
     assert read(tmp_path) == build
+
+
+def test_the_baseline_is_found_wherever_it_stands(finished: Finished) -> None:
+    costs = finished.manifest("small").cost
+    found = cost.of_baseline(reversed(costs))
+    assert found is not None
+    assert found.build == baseline.NAME
+    assert cost.of_baseline(costs[:1]) is None
+
+
+def test_the_fastest_build_is_the_one_measured_so_on_such_a_cpu(finished: Finished) -> None:
+    manifest = finished.manifest("small")
+    point = manifest.cost[0].latency[0].model_copy(update={"tokens": 128})
+
+    def measured(build: str, milliseconds: float, features: tuple[str, ...]) -> Cost:
+        points = (point.model_copy(update={"median_ms": milliseconds}),)
+        update = {"build": build, "cpu_features": features, "latency": points}
+        return manifest.cost[0].model_copy(update=update)
+
+    costs = (
+        measured("onnx-int8", 3, ("avx2", "vnni")),
+        measured("onnx-fp32", 9, ("avx2", "vnni")),
+        measured("onnx-int8", 12, ("avx2",)),
+        measured("onnx-fp32", 10, ("avx2",)),
+        measured(baseline.NAME, 1, ("avx2",)),
+    )
+    published = manifest.model_copy(update={"cost": costs})
+    assert cost.fastest(published, ["vnni", "avx2"]) == "onnx-int8"
+    assert cost.fastest(published, ["avx2"]) == "onnx-fp32"
+    assert cost.fastest(published, ["avx512"]) is None
+
+
+def test_a_published_version_is_measured_where_it_runs(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = moved(finished, tmp_path).repository / "small" / "1"
+    before = artifact.read(folder)
+    elsewhere = before.cost[0].model_copy(update={"cpu": "another", "measured_on": "2001-01-01"})
+    with_other = before.model_copy(update={"cost": (elsewhere,)})
+    (folder / artifact.MANIFEST_FILE).write_text(with_other.model_dump_json(), encoding="utf-8")
+    with cheap_baseline():
+        assert cost.main([str(folder)]) == 0
+    after = artifact.read(folder)
+    artifact.verify(folder, after)
+    assert after.model_copy(update={"cost": ()}) == before.model_copy(update={"cost": ()})
+    assert after.cost[-1] == elsewhere
+    runnable = [build.name for build in before.builds if set(build.needs) <= cpu_features()]
+    assert [each.build for each in after.cost[:-1]] == [*runnable, baseline.NAME]
+    assert "onnx-fp32: 16 tokens" in capsys.readouterr().out
+    with cheap_baseline():
+        cost.add_measurement(folder)
+    assert len(artifact.read(folder).cost) == len(after.cost)
+
+
+def test_what_is_no_version_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cost.main([str(tmp_path)]) == 1
+    assert "manifest.json cannot be read" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_an_answer_that_depends_on_batch_mates_is_found_out(rows: Rows) -> None:
 
 def test_an_fp32_build_does_not_depend_on_batch_mates(rows: Rows, exported: Export) -> None:
     made = exported("bert", True)
-    engine = load_engine("onnx", made.fused, 1)
+    engine = load_engine("onnx", made.path, 1)
     alone = parity.one_by_one(engine, rows, range(50))
     batched = parity.in_shuffled_batches(engine, rows, range(50))
     assert parity.is_batch_invariant(parity.batch_variance(alone, batched))

@@ -109,8 +109,11 @@ def test_quality_is_what_the_build_answers(finished: Finished) -> None:
 
 
 def test_cost_stands_beside_the_baseline_with_its_machine(finished: Finished) -> None:
-    ours, baseline = finished.manifest("small").cost
+    manifest = finished.manifest("small")
+    ours, *others, baseline = manifest.cost
     assert (ours.build, baseline.build) == ("onnx-int8-reduced", "BERT-base, PyTorch fp32")
+    # Every build was measured, in the same run.
+    assert [cost.build for cost in (ours, *others)] == [build.name for build in manifest.builds]
     assert [point.tokens for point in ours.latency] == [point.tokens for point in baseline.latency] == [16]
     for cost in (ours, baseline):
         assert all(point.rows == 1 and 0 < point.median_ms <= point.p90_ms for point in cost.latency)
