@@ -216,12 +216,19 @@ class _Run:
             self.optimizer.zero_grad()
             return peak.peak_bytes - before
 
-        state = torch.get_rng_state()
+        # A trial leaves nothing behind: no random numbers drawn, no rows counted by the objective.
+        state, buffers = torch.get_rng_state(), list(self._objective_buffers())
+        kept = [buffer.clone() for buffer in buffers]
         self.model.train()
         budget = fitting_budget(peak_of, self.progress.micro_batch_tokens, unit, available)
         torch.set_rng_state(state)
+        for buffer, before_trial in zip(buffers, kept, strict=True):
+            buffer.copy_(before_trial)
         self.progress.tokens = 0
         return budget
+
+    def _objective_buffers(self) -> Iterator[torch.Tensor]:
+        return self.objective.buffers() if isinstance(self.objective, nn.Module) else iter(())
 
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
