@@ -27,6 +27,7 @@ BertpressError
     ├── RecipeError              a recipe that makes no sense
     ├── UnsupportedModelError    a teacher of a family that cannot be compressed
     ├── TrainingError            training could not start or diverged
+    ├── DiskFullError            no room left to write; nothing finished is lost
     └── ParityError              the artifact does not answer as the model it came from
 """
 
@@ -154,6 +155,10 @@ class UnsupportedModelError(CompressionError):
 
 class TrainingError(CompressionError):
     """Training could not start, or diverged."""
+
+
+class DiskFullError(CompressionError):
+    """There is no room left to write; nothing that was finished is lost."""
 
 
 class ParityError(CompressionError):

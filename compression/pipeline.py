@@ -21,6 +21,7 @@ from app.errors import ParityError, UnsupportedModelError
 from compression import classifier, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
+from compression.disk import full_disk_named
 from compression.publish import Published
 from compression.recipe import BACKBONE, TEACHER, Recipe
 from compression.stages.base import Context, Input, Stage
@@ -61,7 +62,15 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
     """Carry a recipe out, going on where an earlier run of it was stopped.
 
     A version that fails its parity gate is refused and the others go on.
+
+    Raises:
+        CompressionError: what was asked for cannot be; or the disk is full.
     """
+    with full_disk_named(request.work, request.repository):
+        return _run(request, report)
+
+
+def _run(request: Request, report: Callable[[str], Report]) -> Outcome:
     context = _prepare(request, report)
     context, results = _with_teacher(request, context)
     published, refused = [], []
@@ -176,7 +185,6 @@ def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:
         started = time.monotonic()
         folder.mkdir(parents=True, exist_ok=True)
         produced = work()
-        shutil.rmtree(folder / "files", ignore_errors=True)
         state = {
             "key": key,
             "seconds": round(time.monotonic() - started, 1),
@@ -185,7 +193,17 @@ def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:
         partial = folder / f"{_DONE}.partial"
         partial.write_text(json.dumps(state, indent=2), encoding="utf-8")
         partial.replace(folder / _DONE)
+        _clear(folder)  # not before: without the note the stage would begin anew
     return Input(folder, key)
+
+
+def _clear(folder: Path) -> None:
+    """Drop what only an unfinished stage needs; what tells how a training went stays."""
+    shutil.rmtree(folder / "files", ignore_errors=True)
+    for training in folder.rglob("training"):
+        (training / "best.safetensors").unlink(missing_ok=True)
+        for checkpoint in training.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
 
 
 def _outcome(done: Path, context: Context) -> Path | None:

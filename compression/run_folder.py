@@ -95,8 +95,12 @@ class RunFolder:
         """Leave word that the run is alive."""
         Heartbeat.now(micro_batch_tokens, 0).write(self._heartbeat)
 
-    def finish(self) -> None:
-        """The run ended by itself."""
+    def finish(self, outcome: Mapping[str, Any]) -> None:
+        """The run ended by itself; how it went is kept for people to read."""
+        path = self._folder / "history.json"
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(outcome, indent=2), encoding="utf-8")
+        partial.replace(path)
         self._heartbeat.unlink(missing_ok=True)
 
     def died_of_memory(self) -> Heartbeat | None:

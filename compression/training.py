@@ -183,7 +183,7 @@ class _Run:
         self.saved_at = time.monotonic()
         while not self.progress.finished:
             self._epoch()
-        self.folder.finish()
+        self.folder.finish(self.progress.state_dict())
         best = self.folder.best()
         if best is not None:
             self.bare.load_state_dict(best)

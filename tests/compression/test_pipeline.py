@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from collections.abc import Sequence
@@ -8,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from transformers import AlbertConfig, AlbertForSequenceClassification
 
 from app import artifact
-from app.errors import DataError, ParityError, UnsupportedModelError
+from app.errors import DataError, DiskFullError, ParityError, RecipeError, UnsupportedModelError
 from compression import classifier, corpus, pipeline
 from compression.data import fingerprint
 from compression.pipeline import Outcome
@@ -165,6 +167,78 @@ def test_a_version_that_was_removed_is_published_again(finished: Finished, tmp_p
         again = run(asked)
     assert versions(again) == ["small/1", "whole/1"]
     artifact.verify(tmp_path / "models" / "whole" / "1", artifact.read(tmp_path / "models" / "whole" / "1"))
+
+
+def test_killed_after_the_version_was_written_it_is_not_published_twice(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = moved(finished, tmp_path, recipe=recipe(whole='description = "other"'))
+    real = artifact.write
+
+    def killed(*args: Any) -> Path:
+        real(*args)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), cheap_baseline():
+        patched.setattr(artifact, "write", killed)
+        run(asked)
+    assert artifact.versions(tmp_path / "models", "whole") == [1, 2]
+    with cheap_baseline():
+        again = run(asked)
+    assert versions(again) == ["small/1", "whole/2"]
+    assert artifact.versions(tmp_path / "models", "whole") == [1, 2]
+    shutil.rmtree(tmp_path / "models" / "whole" / "2")
+    with cheap_baseline():
+        assert versions(run(asked)) == ["small/1", "whole/2"]
+
+
+def test_a_version_of_another_run_is_not_taken_for_ours(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = moved(finished, tmp_path, recipe=recipe(whole='description = "other"'))
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), cheap_baseline():
+        patched.setattr(artifact, "write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        run(asked)
+    theirs = shutil.copytree(finished.folder("whole"), tmp_path / "models" / "whole" / "2")
+    manifest = json.loads((theirs / "manifest.json").read_text())
+    (theirs / "manifest.json").write_text(json.dumps({**manifest, "version": 2}))
+    with cheap_baseline():
+        assert versions(run(asked)) == ["small/1", "whole/3"]
+
+
+def test_two_builds_of_one_name(finished: Finished, tmp_path: Path) -> None:
+    twice = tiny_run.RECIPE.replace('inputs = ["whole-onnx"]', 'inputs = ["whole-onnx", "whole-onnx"]')
+    with pytest.raises(RecipeError, match="2 builds named 'onnx-fp32' are published as one version"):
+        run(moved(finished, tmp_path, recipe=parse(twice, "tiny")))
+
+
+FULL: list[Exception] = [
+    OSError(errno.ENOSPC, "No space left on device"),
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+]
+
+
+@pytest.mark.parametrize("raised", FULL)
+def test_a_full_disk_is_said_in_one_line_and_nothing_is_lost(
+    raised: Exception, finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = moved(finished, tmp_path, recipe=recipe(pruned="steps = 1"))
+    with monkeypatch.context() as patched, pytest.raises(DiskFullError) as found:
+        patched.setattr(classifier, "save", lambda *_: (_ for _ in ()).throw(raised))
+        run(asked)
+    assert str(found.value).startswith(f"no room left on the disk of {tmp_path / 'work'}; free some, and the")
+    assert "\n" not in str(found.value)
+    with cheap_baseline():
+        assert versions(run(asked)) == ["small/2", "whole/1"]
+
+
+def test_finished_stages_keep_no_checkpoints(finished: Finished) -> None:
+    stages = finished.request.work / "stages"
+    assert not list(stages.rglob("checkpoint-*"))
+    assert not list(stages.rglob("best.safetensors"))
+    histories = [json.loads(path.read_text()) for path in stages.rglob("training/history.json")]
+    assert len(histories) == 4  # teacher, distilled, pruned twice
+    assert all(history["history"][-1]["validation_accuracy"] > 0 for history in histories)
 
 
 def test_another_repository_gets_its_own_copies(

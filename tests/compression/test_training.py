@@ -612,7 +612,15 @@ def test_checkpoints_are_as_rare_as_asked_and_two_are_kept(
     assert len(saved) == 2 + 6
     for folder, before_last in (("rare", "checkpoint-0001-00000000"), ("often", "checkpoint-0001-00000002")):
         kept = sorted(path.name for path in (tmp_path / folder).iterdir())
-        assert kept == ["best.safetensors", before_last, "checkpoint-0002-00000000", "run.json"]
+        assert kept == [
+            "best.safetensors",
+            before_last,
+            "checkpoint-0002-00000000",
+            "history.json",
+            "run.json",
+        ]
+    history = json.loads((tmp_path / "often" / "history.json").read_text())["history"]
+    assert history == run(*short, SHORT, tmp_path / "often")[1].history
 
 
 def test_dropout_is_what_the_settings_say(short: tuple[Rows, Rows], tmp_path: Path) -> None:
