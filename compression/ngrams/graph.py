@@ -66,7 +66,9 @@ def write(model: NgramForSequenceClassification, path: Path, opset: int = 17) ->
         )
     pairs = graph.node("Add", [scored[0], scored[1]], "score_to_bigrams")
     triples = graph.node("Add", [pairs, scored[2]], "score_to_trigrams")
-    score = graph.node("Add", [triples, graph.constant("bias", model.bias.detach().numpy(), np.float32)], "score")
+    score = graph.node(
+        "Add", [triples, graph.constant("bias", model.bias.detach().numpy(), np.float32)], "score"
+    )
     _logits(graph, score, model.bias.numel())
     onnx.save(_model(graph, len(model.config.id2label or {}), opset), str(path))
 

@@ -23,7 +23,6 @@ from app.errors import CompressionError, UnsupportedModelError
 from compression import classifier
 from compression.architecture import layer_shapes
 from compression.classifier import Classifier, load, save
-from compression.export import LogitsOnly
 from tests.compression.tiny import (
     FAMILIES,
     logits,
@@ -248,12 +247,6 @@ def test_roberta_counts_its_positions_behind_the_padding_id() -> None:
     model.config = RobertaConfig(max_position_embeddings=514, pad_token_id=1)
     made = Classifier(model, tiny_tokenizer())
     assert (made.longest_input, made.pad_token_id) == (512, 1)
-
-
-def test_logits_only_gives_logits(tiny: Classifier) -> None:
-    batch = random_batch()
-    module = LogitsOnly(tiny.model).eval()
-    assert torch.equal(module(batch.input_ids, batch.attention_mask), logits(tiny.model, batch))
 
 
 def test_a_folder_can_be_saved_over(tiny: Classifier, tmp_path: Path) -> None:
