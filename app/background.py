@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import Any
 
 # A busy service must still be able to load a new version.
 PATIENCE_SECONDS = 0.1
@@ -17,9 +18,9 @@ QUIET_SECONDS = 0.25
 class Chore:
     """A call that keeps so many cores busy, and where its end is told."""
 
-    call: Callable[[], None]
+    call: Callable[[], Any]
     cores: int
-    future: Future[None]
+    future: Future[Any]
     submitted: float
 
     def run(self) -> None:
@@ -27,11 +28,11 @@ class Chore:
         if not self.future.set_running_or_notify_cancel():
             return
         try:
-            self.call()
+            result = self.call()
         except Exception as error:
             self.future.set_exception(error)
         else:
-            self.future.set_result(None)
+            self.future.set_result(result)
 
 
 class Background:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+import math
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from statistics import fmean
 
 from app.artifact import Build, Manifest
 from app.errors import NoUsableBuildError
+from app.hardware import FEATURES
 
 _FASTEST_PRECISION = ("int8", "bf16", "fp16", "fp32")
 _PREFERRED_ENGINE = ("onnx", "openvino", "torchscript")
@@ -27,30 +30,96 @@ def choose_build(
     wanted: str | None = None,
     allow_torchscript: bool = False,
 ) -> Choice:
-    """The wanted build, or else the best that can run: preferred engine, least precision, most CPU features.
+    """The first of `rank_builds`."""
+    return rank_builds(manifest, features, engines, wanted, allow_torchscript)[0]
+
+
+def rank_builds(
+    manifest: Manifest,
+    features: Set[str],
+    engines: Set[str],
+    wanted: str | None = None,
+    allow_torchscript: bool = False,
+    rates: Mapping[str, float] | None = None,
+) -> list[Choice]:
+    """The wanted build alone, or else all that can run here, the best first.
+
+    `rates` are texts a second by build, measured on this machine; they decide where they cover all that can
+    run. Else the manifest's latencies do, where they cover them and come from a CPU with the same features.
+    Else preference: on a GPU first, then by engine, least precision, most CPU features.
 
     Raises:
         NoUsableBuildError: none can run here, or there is none of the wanted name.
     """
     refused = {build.name: refusal(build, features, engines, allow_torchscript) for build in manifest.builds}
-    version = f"{manifest.name}/{manifest.version}"
     if wanted is not None:
-        return _wanted_build(manifest, wanted, refused.get(wanted))
+        return [_wanted_build(manifest, wanted, refused.get(wanted))]
     usable = [build for build in manifest.builds if refused[build.name] is None]
     if not usable:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
-        raise NoUsableBuildError(f"no build of {version} runs here ({reasons})")
-    best = min(usable, key=_preference)
-    others = ", ".join(
-        f"{name}: {reason or 'less preferred'}" for name, reason in refused.items() if name != best.name
-    )
-    needs = f", needs {'+'.join(best.needs)}" if best.needs else ""
-    return Choice(best, f"best of {len(usable)} usable{needs}" + (f" ({others})" if others else ""))
+        raise NoUsableBuildError(f"no build of {manifest.name}/{manifest.version} runs here ({reasons})")
+    order = _Order(manifest, usable, features, rates or {})
+    ranked = sorted(usable, key=order)
+    others = {name: reason for name, reason in refused.items() if reason is not None}
+    return [
+        Choice(build, order.reason(build, {**{b.name: None for b in ranked if b is not build}, **others}))
+        for build in ranked
+    ]
+
+
+class _Order:
+    """By what the usable builds are compared, and how that is said."""
+
+    def __init__(
+        self, manifest: Manifest, usable: Sequence[Build], features: Set[str], rates: Mapping[str, float]
+    ) -> None:
+        names = {build.name for build in usable}
+        published = _published_seconds(manifest, features)
+        self._usable = len(usable)
+        self._rates = rates if len(usable) > 1 and names <= rates.keys() else {}
+        self._published = published if len(usable) > 1 and names <= published.keys() else {}
+
+    def __call__(self, build: Build) -> tuple[float, ...]:
+        """Less is better."""
+        if self._rates:
+            return (-self._rates[build.name], *_preference(build))
+        if self._published:
+            return (self._published[build.name], *_preference(build))
+        return _preference(build)
+
+    def reason(self, build: Build, others: Mapping[str, str | None]) -> str:
+        """Why this one and not the others; None stands for a build that could run as well."""
+        needs = f", needs {'+'.join(build.needs)}" if build.needs else ""
+        beside = ", ".join(f"{name}: {reason or self._behind(name)}" for name, reason in others.items())
+        figure = f" with {self._rates[build.name]:.0f} texts/s measured here" if self._rates else ""
+        figure = figure or (" by the published latencies" if self._published else "")
+        return f"best of {self._usable} usable{figure}{needs}" + (f" ({beside})" if beside else "")
+
+    def _behind(self, name: str) -> str:
+        if self._rates:
+            return f"{self._rates[name]:.0f} texts/s"
+        return "slower" if self._published else "less preferred"
+
+
+def _published_seconds(manifest: Manifest, features: Set[str]) -> dict[str, float]:
+    """Geometric mean of each build's published latencies over the shapes that all of them have."""
+    tables = {
+        cost.build: {(point.rows, point.tokens): point.median_ms / 1000 for point in cost.latency}
+        for cost in manifest.cost
+        if set(cost.cpu_features) == features & set(FEATURES) and cost.latency
+    }
+    names = {build.name for build in manifest.builds} & tables.keys()
+    shapes = set.intersection(*(set(tables[name]) for name in names)) if names else set()
+    if not shapes:
+        return {}
+    return {name: math.exp(fmean(math.log(tables[name][shape]) for shape in shapes)) for name in names}
 
 
 def refusal(build: Build, features: Set[str], engines: Set[str], allow_torchscript: bool) -> str | None:
     """Why a build cannot run here; None if it can."""
-    missing = [feature for feature in build.needs if feature not in features]
+    missing = [need for need in build.needs if need not in features]
+    if "cuda" in missing:
+        return "there is no CUDA here for onnxruntime (pip install 'bertpress[cuda]')"
     if missing:
         return f"this CPU lacks {'+'.join(missing)}"
     if build.engine not in engines:
@@ -74,8 +143,9 @@ def _wanted_build(manifest: Manifest, wanted: str, reason_against: str | None) -
     raise NoUsableBuildError(f"{version} has no build {wanted!r} (BERTPRESS_BUILD); it has {names}")
 
 
-def _preference(build: Build) -> tuple[int, int, int]:
+def _preference(build: Build) -> tuple[int, ...]:
     return (
+        "cuda" not in build.needs,
         _PREFERRED_ENGINE.index(build.engine),
         _FASTEST_PRECISION.index(build.precision),
         -len(build.needs),

@@ -57,6 +57,11 @@ class CostModel:
         }
 
     @property
+    def measured(self) -> dict[Point, float]:
+        """The part of the grid that was measured."""
+        return {point: seconds for point, seconds in self.points.items() if point not in self._estimated}
+
+    @property
     def estimated(self) -> frozenset[Point]:
         """Points that nobody has measured yet."""
         return frozenset(self._estimated)
@@ -73,11 +78,12 @@ class CostModel:
         return max(upper + down * (lower - upper), _LEAST_SECONDS)
 
     def scale(self, ratios: Sequence[float]) -> None:
-        """Multiply the whole by the median of measured over predicted seconds."""
-        if not ratios:
-            return
-        ratio = sorted(ratios)[len(ratios) // 2]
-        self._seconds = [[max(ratio * value, _LEAST_SECONDS) for value in row] for row in self._seconds]
+        """Multiply what is estimated by the median of measured over predicted seconds.
+
+        Does nothing once a point is measured: that one has moved the others already.
+        """
+        if ratios and len(self._estimated) == len(self._rows) * len(self._lengths):
+            self._move_unseen(sorted(ratios)[len(ratios) // 2])
 
     def measure(self, point: Point, seconds: float) -> None:
         """Set a point of the grid to what it took; where that corrects an estimate, the others move along."""
@@ -105,7 +111,7 @@ class CostModel:
         for i, seen in enumerate(self._seen):
             for j, passes in enumerate(seen):
                 if not passes:
-                    self._seconds[i][j] *= ratio
+                    self._seconds[i][j] = max(ratio * self._seconds[i][j], _LEAST_SECONDS)
 
 
 def guess(rows: int, length: int) -> float:

@@ -130,8 +130,13 @@ def resident_memory_bytes(root: Path = ROOT) -> int:
 
 
 def return_free_memory() -> None:
-    """Collect, and hand free pages back to the system where the C library can (glibc)."""
+    """Collect garbage, and trim. The interpreter stands still while it collects."""
     gc.collect()
+    trim_memory()
+
+
+def trim_memory() -> None:
+    """Hand free pages back to the system where the C library can (glibc)."""
     trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

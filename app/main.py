@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import errors, hardware
 from app.admission import Admission
 from app.cache import AnswerCache
+from app.head_start import HeadStart
 from app.machine_metrics import add_machine_metrics
 from app.metrics import Metrics, Sample
 from app.protocols import admin, docs, health, huggingface, native, text_embeddings_inference
@@ -37,6 +38,7 @@ from app.registry import Registry
 from app.scheduler import Scheduler
 from app.service import Service
 from app.settings import Settings
+from app.threads import core_budget
 
 if TYPE_CHECKING:
     from app.protocols.openinference.grpc_server import Server
@@ -78,15 +80,14 @@ class Parts:
     tracing: Tracing | None
 
 
-def assemble(settings: Settings) -> Parts:
+def assemble(settings: Settings, head_start: HeadStart | None = None) -> Parts:
     """Put the parts together; nothing runs yet."""
     # The workers own the cores; a tokenizer with threads of its own would fight them.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     machine = hardware.detect(features_override=settings.cpu_features)
     metrics = Metrics()
-    sessions = settings.sessions or max(1, machine.cores // settings.threads)
-    scheduler = Scheduler(sessions * settings.threads)
-    registry = Registry(settings, machine, scheduler, metrics)
+    scheduler = Scheduler(core_budget(settings, machine.cores))
+    registry = Registry(settings, machine, scheduler, metrics, head_start)
     admission = Admission(scheduler, settings.max_requests, settings.max_queue_texts)
     cache = AnswerCache(settings.cache_bytes)
     service = Service(registry, scheduler, admission, metrics, cache, settings.coalesce)
@@ -97,17 +98,23 @@ def assemble(settings: Settings) -> Parts:
     return parts
 
 
-def create_app(settings: Settings, on_failed_start: Callable[[Exception], None] | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    on_failed_start: Callable[[Exception], None] | None = None,
+    head_start: HeadStart | None = None,
+    on_started: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """The application. It answers /health/live at once and loads the default model beside that.
 
-    `on_failed_start` is told if the default model cannot be served.
+    `on_failed_start` is told if the default model cannot be served, `on_started` when all that the settings
+    name is loaded; `head_start` may have opened the default model already.
     """
-    parts = assemble(settings)
+    parts = assemble(settings, head_start)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts.scheduler.start()
-        app.state.start = asyncio.create_task(_start(parts, grpc, on_failed_start))
+        app.state.start = asyncio.create_task(_start(parts, grpc, on_failed_start, on_started))
         try:
             yield
         finally:
@@ -217,16 +224,18 @@ async def _no_application(_: Scope, __: Receive, ___: Send) -> None:
 
 
 async def _start(
-    parts: Parts, grpc: Server | None, on_failed_start: Callable[[Exception], None] | None
+    parts: Parts,
+    grpc: Server | None,
+    on_failed_start: Callable[[Exception], None] | None,
+    on_started: Callable[[], None],
 ) -> None:
     machine = parts.hardware
     log.info(
-        "%s with %s; %d usable cores, %d sessions of %d threads, %d MiB of memory",
+        "%s with %s; %d usable cores, passes on %d of them, %d MiB of memory",
         machine.cpu,
         "+".join(sorted(machine.features)) or "no known features",
         machine.cores,
-        parts.scheduler.cores // parts.settings.threads,
-        parts.settings.threads,
+        parts.scheduler.cores,
         machine.memory_limit_bytes >> 20,
     )
     try:
@@ -240,6 +249,7 @@ async def _start(
             raise
         on_failed_start(error)
     else:
+        on_started()
         log.info("ready; resident %d MiB", hardware.resident_memory_bytes() >> 20)
 
 
@@ -297,9 +307,23 @@ def _add_gauges(parts: Parts) -> None:
         "sessions",
         "Forward passes that may run at once.",
         (),
-        lambda: [((), scheduler.cores // parts.settings.threads)],
+        lambda: [((), _sessions(parts))],
+    )
+    add("cores", "Cores that passes may keep busy.", (), lambda: [((), scheduler.cores)])
+    add("model_threads", "Threads of a forward pass.", model, per_model(lambda v: v.session.threads))
+    add(
+        "model_lone_threads",
+        "Threads of a pass that is alone; 0 without a session for that.",
+        model,
+        per_model(lambda v: v.lone_session.threads if v.lone_session else 0),
     )
     add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
+
+
+def _sessions(parts: Parts) -> int:
+    """How many passes of the default model may run at once."""
+    default = parts.registry.default
+    return max(parts.scheduler.cores // (default.session.threads if default else 1), 1)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
+
+from app.atomic import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +51,8 @@ def read_promotions(path: Path) -> Promotions:
 def write_promotions(path: Path, promotions: Promotions) -> bool:
     """Replace the file in one step; False if it cannot be written (the log says so)."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                json.dump(_ADAPTER.dump_python(promotions), stream, indent=2, sort_keys=True)
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        body = json.dumps(_ADAPTER.dump_python(promotions), indent=2, sort_keys=True)
+        write_atomically(path, body.encode())
     except OSError as error:
         log.warning(
             "what is promoted cannot be written to %s (%s) and will not survive a restart; "

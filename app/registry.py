@@ -1,6 +1,6 @@
 """Which versions are loaded and promoted, and how one takes the other's place while requests flow.
 
-Lives on the event loop; opening files runs in a thread, probes and warm-up on the scheduler's workers.
+Lives on the event loop; opening files runs in a thread, probes on the scheduler's workers.
 """
 
 from __future__ import annotations
@@ -10,21 +10,23 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
-from app import artifact
 from app.artifact import Manifest
-from app.batcher import BatchLimits
-from app.builds import choose_build
-from app.engines import available_engines
-from app.errors import ArtifactError, BertpressError, ConflictError, EngineError, NotLoadedError
-from app.hardware import Hardware, resident_memory_bytes, return_free_memory
+from app.errors import ArtifactError, BertpressError, ConflictError, NotLoadedError
+from app.first import first_versions
+from app.hardware import Hardware, resident_memory_bytes, return_free_memory, trim_memory
+from app.head_start import HeadStart
 from app.metrics import Metrics
+from app.opening import Opened, Opener
 from app.promotions import read_promotions, write_promotions
 from app.repository import Repository
 from app.routing import Catalog
 from app.scheduler import Scheduler
 from app.settings import Settings
-from app.variant import Variant, VersionKey, load_variant
+from app.tuner import Tuner
+from app.tuning import Tuning
+from app.variant import Variant, VersionKey
 
 log = logging.getLogger(__name__)
 MIB = 1 << 20
@@ -48,11 +50,20 @@ class Registry:
     """Loads, promotes, drains and unloads versions, one operation at a time."""
 
     def __init__(
-        self, settings: Settings, hardware: Hardware, scheduler: Scheduler, metrics: Metrics
+        self,
+        settings: Settings,
+        hardware: Hardware,
+        scheduler: Scheduler,
+        metrics: Metrics,
+        head_start: HeadStart | None = None,
     ) -> None:
-        self._settings, self._hardware = settings, hardware
+        self._settings, self._head_start = settings, head_start
         self._scheduler, self._metrics = scheduler, metrics
         self._repository = Repository(settings.models)
+        self._opener = Opener(settings, hardware, self._repository, Tuning(settings.tuning_file))
+        self._tuner = (
+            Tuner(self._opener, scheduler, hardware, settings.lone_session) if settings.tune else None
+        )
         self._promotions = read_promotions(settings.state)
         self._known: Mapping[str, tuple[int, ...]] = {}
         self._loaded: dict[VersionKey, Variant] = {}
@@ -65,7 +76,7 @@ class Registry:
 
     @property
     def default(self) -> Variant | None:
-        """What answers a request that names nothing; None until it passed its probes and is warm."""
+        """What answers a request that names nothing; None until it passed its probes."""
         return None if self._default is None else self._loaded.get(self._default)
 
     @property
@@ -84,14 +95,13 @@ class Registry:
             ArtifactError: no version of the default model can serve.
         """
         await self._refresh()
-        name = self._first_default_model()
         self._promoted = {
             model: version
             for model, version in self._promotions.versions.items()
             if version in self._known.get(model, ())
         }
         async with self._operation:
-            key = await self._load_first_valid(name)
+            key = await self._load_first_valid()
             self._set_default(key)
         for entry in self._settings.preloaded:
             await self._preload(entry)
@@ -153,24 +163,22 @@ class Registry:
 
     def close(self) -> None:
         """Drop every engine; the scheduler has stopped."""
+        if self._tuner is not None:
+            self._tuner.close()
         for variant in self._loaded.values():
             variant.close()
         self._loaded.clear()
 
-    async def _load_first_valid(self, name: str) -> VersionKey:
-        versions = sorted(self._known[name], reverse=True)
-        if name in self._promoted:
-            versions.remove(self._promoted[name])
-            versions.insert(0, self._promoted[name])
-        for version in versions:
-            key = VersionKey(name, version)
+    async def _load_first_valid(self) -> VersionKey:
+        keys = first_versions(self._known, self._promotions, self._settings)
+        for key in keys:
             try:
                 await self._bring_up(key)
             except ArtifactError:
                 continue  # _bring_up logged why
             return key
-        reasons = "; ".join(self._failures[VersionKey(name, version)] for version in versions)
-        raise ArtifactError(f"no version of {name} can serve: {reasons}")
+        reasons = "; ".join(self._failures[key] for key in keys)
+        raise ArtifactError(f"no version of {keys[0].name} can serve: {reasons}")
 
     async def _preload(self, entry: str) -> None:
         """A model named here without a version means its promoted one, or its highest."""
@@ -186,14 +194,10 @@ class Registry:
     async def _bring_up(self, key: VersionKey) -> None:
         self._busy[key] = "loading"
         self._failures.pop(key, None)
-        before = resident_memory_bytes()
         try:
-            variant = await asyncio.to_thread(self._open, key)
+            variant = self._variant(await asyncio.to_thread(self._open, key))
             try:
-                for check in variant.probe_checks():
-                    await asyncio.wrap_future(self._scheduler.run_in_background(check))
-                for warm_up_pass in variant.warm_up_passes():
-                    await asyncio.wrap_future(self._scheduler.run_in_background(warm_up_pass))
+                await self._probe(variant)
             except BaseException:
                 variant.close()
                 raise
@@ -203,26 +207,51 @@ class Registry:
             raise
         finally:
             del self._busy[key]
-        await asyncio.to_thread(return_free_memory)
-        variant.memory_bytes = max(resident_memory_bytes() - before, 0)
         self._scheduler.add(variant)
         self._loaded[key] = variant
         self._publish_catalog()
-        log.info("%s is loaded: build %s, %s", key, variant.build.name, variant.reason)
-
-    def _open(self, key: VersionKey) -> Variant:
-        folder, manifest = self._repository.folder(key), self._repository.manifest(key)
-        artifact.verify(folder, manifest)
-        settings = self._settings
-        choice = choose_build(
-            manifest, self._hardware.features, available_engines(), settings.build, settings.allow_torchscript
+        log.info(
+            "%s is loaded: build %s on %d threads, %s; %s",
+            key,
+            variant.build.name,
+            variant.session.threads,
+            variant.session.engine.description,
+            variant.reason,
         )
-        limits = BatchLimits(settings.max_batch_rows, settings.max_batch_tokens, choice.build.batch_invariant)
-        metrics = self._metrics.variant(key.name, key.version, manifest.labels)
-        try:
-            return load_variant(folder, manifest, choice, settings.threads, limits, metrics)
-        except EngineError as error:
-            raise ArtifactError(f"build {choice.build.name} of {key} does not open: {error}") from error
+        self._after_load(variant)
+
+    def _after_load(self, variant: Variant) -> None:
+        """What need not come before the first request."""
+        # Opening leaves as much behind as the model is large.
+        asyncio.get_running_loop().run_in_executor(None, trim_memory)
+        if self._tuner is not None:
+            self._tuner.begin(variant)
+
+    def _open(self, key: VersionKey) -> Opened:
+        head_start, self._head_start = self._head_start, None
+        return (head_start and head_start.take(key)) or self._opener.open(key)
+
+    def _variant(self, opened: Opened) -> Variant:
+        manifest, limits = opened.manifest, self._opener.limits(opened.choice.build)
+        metrics = self._metrics.variant(manifest.name, manifest.version, manifest.labels)
+        variant = Variant(manifest, opened.choice, opened.tokenizer, opened.session, limits, metrics)
+        variant.memory_bytes = opened.memory_bytes
+        return variant
+
+    async def _probe(self, variant: Variant) -> None:
+        """Every probe, as background work; what they take tells how this machine compares."""
+        checks = [partial(variant.check_probe, number) for number in range(len(variant.manifest.probes))]
+        chores = [
+            asyncio.wrap_future(self._scheduler.run_in_background(check, variant.session.threads))
+            for check in checks
+        ]
+        passes: list[tuple[int, float]] = []
+        for ended in await asyncio.gather(*chores, return_exceptions=True):
+            if isinstance(ended, BaseException):
+                raise ended
+            passes.append(ended)
+        cost = variant.session.cost
+        cost.scale([seconds / cost(1, tokens) for tokens, seconds in passes])
 
     async def _take_down(self, key: VersionKey) -> None:
         before = resident_memory_bytes()
@@ -230,7 +259,7 @@ class Registry:
         variant = self._loaded.pop(key)
         self._publish_catalog()
         try:
-            await variant.drained()
+            await variant.leases.all_returned()
         finally:
             del self._busy[key]
             self._scheduler.remove(variant)
@@ -261,27 +290,6 @@ class Registry:
             promoted=dict(self._promoted),
             default_model=None if self._default is None else self._default.name,
         )
-
-    def _first_default_model(self) -> str:
-        """What was promoted last, else what the settings name, else the first by name."""
-        if not self._known:
-            raise ArtifactError(
-                f"{self._settings.models} holds no model; name the repository in BERTPRESS_MODELS"
-            )
-        for name, source in (
-            (self._promotions.default_model, str(self._settings.state)),
-            (self._settings.default_model, "BERTPRESS_DEFAULT_MODEL"),
-        ):
-            if name is not None and name in self._known:
-                log.info("the default model is %s, after %s", name, source)
-                return name
-            if name is not None and source == "BERTPRESS_DEFAULT_MODEL":
-                raise ArtifactError(
-                    f"{source} names {name!r}; {self._settings.models} has {sorted(self._known)}"
-                )
-            if name is not None:
-                log.warning("%s names %s, which is not in the repository any more", source, name)
-        return min(self._known)
 
     def _status(self, key: VersionKey) -> VersionStatus:
         variant = self._loaded.get(key)

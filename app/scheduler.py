@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
 from app.background import Background, Chore
+from app.cost import Point
 from app.dispatch import Dispatcher, Pass
 from app.errors import BertpressError, ClosingError, EngineError
 from app.job import Job, Logits
@@ -24,6 +26,7 @@ from app.session import Session
 from app.variant import Variant
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 # A third of the weight of the event loop's thread, as Linux counts it.
 _NICENESS = 5
@@ -99,13 +102,18 @@ class Scheduler:
             self._dispatcher.withdraw(job)
             self._wake.notify()  # the row that waited for more cores than were free may be gone
 
-    def run_in_background(self, call: Callable[[], None], cores: int = 1) -> Future[None]:
+    def run_in_background(self, call: Callable[[], T], cores: int = 1) -> Future[T]:
         """Run something on a worker when no request wants it, or when it has waited long enough."""
         return self._add_chore(call, cores, when_idle=False)
 
-    def run_when_idle(self, call: Callable[[], None], cores: int = 1) -> Future[None]:
+    def run_when_idle(self, call: Callable[[], T], cores: int = 1) -> Future[T]:
         """Run something on a worker once nothing has waited or run for a while."""
         return self._add_chore(call, cores, when_idle=True)
+
+    def measured(self, session: Session, point: Point, seconds: float) -> None:
+        """Set a point of a session's cost to what it took."""
+        with self._wake:
+            session.cost.measure(point, seconds)
 
     @property
     def submissions(self) -> int:
@@ -222,8 +230,8 @@ class Scheduler:
                 self._chores -= 1
                 self._dispatcher.give_back(chore.cores)
 
-    def _add_chore(self, call: Callable[[], None], cores: int, *, when_idle: bool) -> Future[None]:
-        future: Future[None] = Future()
+    def _add_chore(self, call: Callable[[], T], cores: int, *, when_idle: bool) -> Future[T]:
+        future: Future[T] = Future()
         with self._wake:
             self._refuse_if_closed()
             chore = Chore(call, min(cores, self.cores), future, self._clock())

@@ -100,7 +100,7 @@ class Service:
             raise ClosingError("the service is shutting down")
         self.check_alive()
         if (variant := self.registry.default) is None:
-            raise NotReadyError("the default model has not passed its probes and warmed up yet")
+            raise NotReadyError("the default model has not passed its probes yet")
         return variant
 
     def check_alive(self) -> None:

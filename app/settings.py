@@ -83,9 +83,23 @@ class Settings(BaseSettings):
         10.0, gt=0, description="how many seconds' worth of its rate a client may ask for at once"
     )
 
-    threads: int = Field(1, ge=1, le=256, description="threads inside one forward pass")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="threads inside one forward pass; unset: 1, until trials made when idle show better",
+    )
     sessions: int | None = Field(
         None, ge=1, le=256, description="forward passes at once; unset: usable cores divided by threads"
+    )
+    lone_session: bool = Field(
+        False,
+        description="a second session, on all cores, for a request that is alone: quicker answers to long "
+        "texts while there is little to do, for the memory of the model once more",
+    )
+    tune: bool = Field(True, description="measure costs, threads and builds while nobody asks")
+    tuning: Path | None = Field(
+        None, description="file that keeps what was measured; unset: tuning.json beside the state file"
     )
     max_batch_rows: int = Field(32, ge=1, le=1024, description="most texts in one forward pass")
     max_batch_tokens: int = Field(8192, ge=1, description="most padded tokens in one forward pass")
@@ -136,6 +150,11 @@ class Settings(BaseSettings):
     def _has_credentials(self) -> bool:
         secrets = (self.admin_token, self.api_keys)
         return self.api_keys_file is not None or any(s and s.get_secret_value() for s in secrets)
+
+    @property
+    def tuning_file(self) -> Path:
+        """Where measurements are kept."""
+        return self.tuning or self.state.with_name("tuning.json")
 
     @property
     def preloaded(self) -> tuple[str, ...]:

@@ -18,13 +18,13 @@ LAYERS = (
     {"app.protocols"},
     {"app.service"},
     {"app.routing", "app.registry", "app.admission", "app.cache", "app.in_flight"},
-    {"app.answer"},
-    {"app.scheduler"},
-    {"app.dispatch", "app.background"},
-    {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds"}
-    | {"app.session", "app.turns", "app.forecast", "app.repository", "app.promotions"},
+    {"app.answer", "app.tuner", "app.head_start"},
+    {"app.scheduler", "app.opening"},
+    {"app.dispatch", "app.background", "app.first", "app.repository", "app.threads"},
+    {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds", "app.leases"}
+    | {"app.session", "app.turns", "app.forecast", "app.promotions", "app.trials", "app.tuning"},
     {"app.engines", "app.tokenizer"},
-    {"app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
+    {"app.atomic", "app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
     | {"app.collectors", "app.logs", "app.energy", "app.throttling", "app.machine_metrics"},
 )
 RANKS = {module: rank for rank, layer in enumerate(LAYERS) for module in layer}

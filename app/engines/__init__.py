@@ -1,5 +1,5 @@
 """One runtime per file behind one protocol."""
 
-from app.engines.base import Engine, available_engines, load_engine
+from app.engines.base import Device, Engine, accelerators, available_engines, load_engine, runtime_version
 
-__all__ = ["Engine", "available_engines", "load_engine"]
+__all__ = ["Device", "Engine", "accelerators", "available_engines", "load_engine", "runtime_version"]

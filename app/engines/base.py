@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +25,29 @@ _ENGINES = {
 }
 
 
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where and how a build runs."""
+
+    threads: int
+    """Inside one pass."""
+    precision: str | None = None
+    """The build's own; a runtime that chooses its float precision by the CPU is held to it."""
+    passes: int = 1
+    """As many at once as the engine must be ready for."""
+    device: Device = "cpu"
+
+
 class Engine(Protocol):
     """A loaded build. `logits` may be called from several threads at once."""
+
+    @property
+    def description(self) -> str:
+        """The runtime, and how it runs the build: device, precision."""
+        ...
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Forward pass: (B, T) ids and mask to (B, C) float32 logits."""
@@ -36,7 +59,7 @@ class Engine(Protocol):
 
 
 class _EngineModule(Protocol):
-    def load(self, path: Path, threads: int, precision: str | None) -> Engine: ...
+    def load(self, path: Path, placement: Placement) -> Engine: ...
 
 
 def available_engines() -> frozenset[str]:
@@ -44,18 +67,46 @@ def available_engines() -> frozenset[str]:
     return frozenset(name for name, (_, package) in _ENGINES.items() if importlib.util.find_spec(package))
 
 
-def load_engine(engine: str, path: Path, threads: int, precision: str | None = None) -> Engine:
-    """Load a build's file with its runtime on `threads` intra-op threads.
+def runtime_version(engine: str) -> str:
+    """The runtime and its version, found without importing it."""
+    package = _ENGINES[engine][1]
+    # onnxruntime comes under other names too, by what it runs on
+    for name in (package, f"{package}-gpu"):
+        try:
+            return f"{package} {importlib.metadata.version(name)}"
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return package
 
-    `precision` is the build's own; a runtime that chooses its float precision by the CPU is held to it.
+
+def accelerators() -> frozenset[str]:
+    """Devices beside the CPU that the installed ONNX Runtime was built for: what a build may `need`."""
+    if "onnx" not in available_engines():
+        return frozenset()
+    import onnxruntime
+
+    return frozenset({"cuda"} if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else ())
+
+
+def load_engine(
+    engine: str,
+    path: Path,
+    threads: int,
+    precision: str | None = None,
+    passes: int = 1,
+    device: Device = "cpu",
+) -> Engine:
+    """Load a build's file with its runtime; see Placement.
 
     Raises:
-        EngineError: unknown engine, runtime not installed, or the file does not load.
+        EngineError: unknown engine, runtime not installed, or the file does not load there.
     """
     if engine not in _ENGINES:
         raise EngineError(f"unknown engine {engine!r}; known: {sorted(_ENGINES)}")
     if engine not in available_engines():
         extra = "" if engine == "onnx" else f"; pip install 'bertpress[{engine}]'"
         raise EngineError(f"the runtime of engine {engine!r} is not installed{extra}")
+    if device != "cpu" and engine != "onnx":
+        raise EngineError(f"engine {engine!r} runs on the CPU alone, not on {device}")
     module = cast(_EngineModule, importlib.import_module(_ENGINES[engine][0]))
-    return module.load(path, threads, precision)
+    return module.load(path, Placement(threads, precision, passes, device))

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU."""
+"""ONNX Runtime, on the CPU or on a CUDA device."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime as ort
 
-from app.engines.base import Ids, Logits
+from app.engines.base import Ids, Logits, Placement
 from app.errors import EngineError
+
+_CUDA, _CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
 
 class OnnxEngine:
@@ -18,16 +20,19 @@ class OnnxEngine:
         self._session: ort.InferenceSession | None = session
         self._inputs = frozenset(node.name for node in session.get_inputs())
         self._outputs = [session.get_outputs()[0].name]
+        device = "CUDA" if _CUDA in session.get_providers() else "CPU"
+        self.description = f"onnxruntime {ort.__version__} on {device}"
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         """Forward pass: (B, T) ids and mask to (B, C) float32 logits."""
-        if self._session is None:
+        session = self._session
+        if session is None:
             raise EngineError("the engine was closed")
         feeds = {"input_ids": input_ids, "attention_mask": attention_mask}
         if "token_type_ids" in self._inputs:
             feeds["token_type_ids"] = np.zeros_like(input_ids)
         try:
-            outputs = self._session.run(
+            outputs = session.run(
                 self._outputs, {name: value for name, value in feeds.items() if name in self._inputs}
             )
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
@@ -39,19 +44,35 @@ class OnnxEngine:
         self._session = None
 
 
-def load(path: Path, threads: int, _precision: str | None = None) -> OnnxEngine:
-    """Open an ONNX file on `threads` intra-op threads.
+def load(path: Path, placement: Placement) -> OnnxEngine:
+    """Open an ONNX file.
 
     Raises:
-        EngineError: the file is not a graph this onnxruntime can run.
+        EngineError: the file is not a graph this onnxruntime can run, or CUDA cannot be had.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = placement.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # A pattern is kept for every shape seen; texts have too many shapes for that to pay.
+    options.enable_mem_pattern = False
     # Idle threads must not burn the cores that the event loop and other variants need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return OnnxEngine(ort.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
+        session = ort.InferenceSession(path, options, providers=_providers(placement))
     except Exception as error:  # onnxruntime's exceptions share no base but Exception
         raise EngineError(f"onnxruntime cannot load {path}: {error}") from error
+    # Without a driver or its libraries it falls back to the CPU, and the log alone says so.
+    if placement.device == "cuda" and _CUDA not in session.get_providers():
+        raise EngineError(
+            f"onnxruntime runs {path} on {session.get_providers()}, not on CUDA; install the NVIDIA driver "
+            "and the CUDA and cuDNN libraries that this onnxruntime-gpu was built for"
+        )
+    return OnnxEngine(session)
+
+
+def _providers(placement: Placement) -> list[str | tuple[str, dict[str, str]]]:
+    if placement.device == "cpu":
+        return [_CPU]
+    # Passes differ in shape: memory grows by what they need, not by doubling.
+    return [(_CUDA, {"arena_extend_strategy": "kSameAsRequested"}), _CPU]

@@ -45,7 +45,7 @@ def router(service: Service, metrics: Metrics) -> APIRouter:
         responses={200: {"model": ReadyReply}, **documented(free=True)},
     )
     async def ready() -> Response:
-        """200 when the default model has passed its probes and is warm."""
+        """200 when the default model has passed its probes."""
         key = service.check_ready().key
         body = {"status": "ready", "model": key.name, "version": key.version}
         return Response(orjson.dumps(body), media_type="application/json")

@@ -84,6 +84,9 @@ class ModelReply(BaseModel):
     build: str | None = Field(description="the build in memory")
     engine: str | None
     precision: str | None
+    runtime: str | None = Field(description="what runs the build, and how")
+    threads: int | None = Field(description="cores that a forward pass keeps busy")
+    lone_threads: int | None = Field(description="the same for a pass that is alone, where it has a session")
     labels: list[str] | None
     max_tokens: int | None
     bytes: int | None = Field(description="size on disk")
@@ -201,6 +204,9 @@ def render_status(status: VersionStatus) -> dict[str, Any]:
         "build": variant.build.name if variant else None,
         "engine": variant.build.engine if variant else None,
         "precision": variant.build.precision if variant else None,
+        "runtime": variant.session.engine.description if variant else None,
+        "threads": variant.session.threads if variant else None,
+        "lone_threads": variant.lone_session.threads if variant and variant.lone_session else None,
         "labels": list(manifest.labels) if manifest else None,
         "max_tokens": manifest.tokenizer.max_tokens if manifest else None,
         "bytes": manifest.bytes if manifest else None,

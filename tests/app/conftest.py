@@ -41,7 +41,12 @@ def repository(tmp_path: Path) -> Path:
 @pytest.fixture
 def make_settings(repository: Path, tmp_path: Path) -> Callable[..., Settings]:
     def make(**overrides: Any) -> Settings:
-        plain = {"models": repository, "state": tmp_path / "state.json", "admin_token": TOKEN}
+        plain = {
+            "models": repository,
+            "state": tmp_path / "state.json",
+            "admin_token": TOKEN,
+            "tune": False,  # no passes but those that a test asks for
+        }
         return Settings(**{**plain, **overrides})
 
     return make
@@ -105,6 +110,8 @@ async def until(condition: Callable[[], bool]) -> None:
 class HeldEngine:
     """Lets no pass begin until `release`; then runs the engine it stands before."""
 
+    description = "fake"
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._released = threading.Event()
@@ -127,6 +134,8 @@ class HeldEngine:
 class FailingEngine:
     """Fails every pass."""
 
+    description = "fake"
+
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         raise RuntimeError(f"no luck with {input_ids.shape} and {attention_mask.shape}")
 
@@ -136,6 +145,8 @@ class FailingEngine:
 
 class RecordingEngine:
     """Answers with the row's first two ids; remembers the shapes it saw."""
+
+    description = "fake"
 
     def __init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []

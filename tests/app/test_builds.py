@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from app import artifact
-from app.artifact import Manifest
-from app.builds import choose_build
+from app.artifact import Cost, LatencyPoint, Manifest
+from app.builds import choose_build, rank_builds
 from app.errors import NoUsableBuildError
 from tests.app.tiny import publish
 
@@ -46,6 +46,68 @@ def test_torchscript_needs_leave(manifest: Manifest) -> None:
     with pytest.raises(NoUsableBuildError, match="BERTPRESS_ALLOW_TORCHSCRIPT"):
         choose_build(manifest, set(), {"torchscript"})
     assert choose_build(manifest, set(), {"torchscript"}, allow_torchscript=True).build.name == "script"
+
+
+def with_costs(manifest: Manifest, features: tuple[str, ...], **milliseconds: float) -> Manifest:
+    """The manifest with a published latency for each of these builds."""
+    costs = tuple(
+        Cost(
+            build=build.replace("_", "-"),
+            cpu="x",
+            cpu_features=features,
+            threads=1,
+            runtime="x",
+            latency=(LatencyPoint(rows=1, tokens=32, median_ms=ms, p90_ms=ms),),
+            measured_on="2025-01-01",
+        )
+        for build, ms in milliseconds.items()
+    )
+    return manifest.model_copy(update={"cost": costs})
+
+
+ALL = {"fp32": 30.0, "int8_safe": 9.0, "int8": 5.0, "ov": 3.0}
+BOTH = {"onnx", "openvino"}
+
+
+def test_published_latencies_decide_on_a_cpu_of_the_same_kind(manifest: Manifest) -> None:
+    published = with_costs(manifest, ("avx2", "vnni"), **ALL)
+    choice = choose_build(published, {"vnni", "avx2"}, BOTH)
+    assert choice.build.name == "ov"
+    assert "published latencies" in choice.reason
+    assert choose_build(published, {"vnni", "avx2", "amx"}, BOTH).build.name == "int8"
+    assert choose_build(published, {"vnni", "avx2", "cuda"}, BOTH).build.name == "ov"
+
+
+def test_published_latencies_of_some_builds_decide_nothing(manifest: Manifest) -> None:
+    del (some := dict(ALL))["fp32"]
+    choice = choose_build(with_costs(manifest, ("vnni",), **some), {"vnni"}, BOTH)
+    assert choice.build.name == "int8"
+    assert "published" not in choice.reason
+
+
+def test_what_was_measured_here_decides_over_what_is_published(manifest: Manifest) -> None:
+    published = with_costs(manifest, ("vnni",), **ALL)
+    rates = {"fp32": 10.0, "int8-safe": 90.0, "int8": 80.0, "ov": 70.0, "gone": 999.0}
+    ranked = rank_builds(published, {"vnni"}, BOTH, rates=rates)
+    assert [choice.build.name for choice in ranked] == ["int8-safe", "int8", "ov", "fp32"]
+    assert "90 texts/s measured here" in ranked[0].reason
+    assert "ov: 70 texts/s" in ranked[0].reason
+    del rates["fp32"]
+    assert rank_builds(published, {"vnni"}, BOTH, rates=rates)[0].build.name == "ov"
+
+
+def test_a_gpu_comes_first_where_there_is_one(tmp_path: Path) -> None:
+    manifest = artifact.read(
+        publish(
+            tmp_path, builds={"int8": {"precision": "int8"}, "gpu": {"precision": "fp16", "needs": ("cuda",)}}
+        )
+    )
+    assert choose_build(manifest, {"cuda"}, ONNX).build.name == "gpu"
+    choice = choose_build(manifest, set(), ONNX)
+    assert choice.build.name == "int8"
+    assert "bertpress[cuda]" in choice.reason
+    with pytest.raises(NoUsableBuildError, match="no CUDA"):
+        choose_build(manifest, set(), ONNX, wanted="gpu")
 
 
 def test_nothing_usable_says_why(manifest: Manifest) -> None:

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from app.cost import CostModel
+from app.cost import CostModel, guess, shape_of
 
 
 def linear(rows: int, length: int) -> float:
@@ -62,3 +62,58 @@ def test_a_hiccup_moves_it_little() -> None:
     model = CostModel(GRID)
     model.observe(1, 64, 1000.0)
     assert model(1, 64) < 1.5 * linear(1, 64)
+
+
+def test_an_estimate_is_scaled_by_a_few_passes() -> None:
+    model = CostModel(GRID, estimated=GRID)
+    model.scale([2.0, 3.0, 100.0])
+    assert model(4, 64) == pytest.approx(3 * linear(4, 64))
+    assert model.estimated == set(GRID)
+    assert model.measured == {}
+    model.scale([])
+    assert model(4, 64) == pytest.approx(3 * linear(4, 64))
+
+
+def test_what_was_measured_is_not_scaled() -> None:
+    model = CostModel(GRID)
+    model.scale([5.0])
+    assert model(1, 16) == pytest.approx(linear(1, 16))
+
+
+def test_a_measured_point_takes_the_estimates_along() -> None:
+    model = CostModel(GRID, estimated=GRID)
+    model.measure((1, 8), 2 * linear(1, 8))
+    assert model.measured == {(1, 8): pytest.approx(2 * linear(1, 8))}
+    assert model(4, 128) == pytest.approx(2 * linear(4, 128))
+    model.measure((4, 128), 5 * linear(4, 128))
+    assert model(1, 8) == pytest.approx(2 * linear(1, 8))
+    assert model(1, 64) == pytest.approx(5 * linear(1, 64))
+    assert model.estimated == set(GRID) - {(1, 8), (4, 128)}
+
+
+def test_measured_again_it_moves_nothing_else() -> None:
+    model = CostModel(GRID, estimated=[(4, 128)])
+    model.measure((1, 8), 1.0)
+    assert model(4, 128) == pytest.approx(linear(4, 128))
+
+
+def test_the_first_passes_near_an_estimate_teach_more() -> None:
+    measured, estimated = CostModel(GRID), CostModel(GRID, estimated=GRID)
+    for model in (measured, estimated):
+        model.observe(4, 128, 2 * linear(4, 128))
+    assert measured(4, 128) == pytest.approx(1.1 * linear(4, 128), rel=0.01)
+    assert estimated(4, 128) == pytest.approx(2 * linear(4, 128))
+
+
+def test_a_guess_makes_the_batcher_try_a_batch() -> None:
+    assert guess(2, 64) < 2 * guess(1, 64)
+    assert guess(1, 64) < guess(1, 65)
+    assert shape_of({}) is guess
+
+
+def test_a_published_table_bends_the_guess() -> None:
+    shape = shape_of({(1, 32): 0.003, (1, 128): 0.010, (8, 128): 0.080})
+    assert shape(1, 32) == pytest.approx(0.003)
+    assert 0.003 < shape(1, 64) < 0.010
+    assert shape(1, 256) / shape(1, 128) == pytest.approx(guess(1, 256) / guess(1, 128))
+    assert shape(8, 128) / shape(1, 128) == pytest.approx(guess(8, 1) / guess(1, 1))

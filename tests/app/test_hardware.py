@@ -152,6 +152,7 @@ def test_resident_memory(tmp_path: Path) -> None:
 
 def test_memory_can_be_returned_at_any_time() -> None:
     hardware.return_free_memory()
+    hardware.trim_memory()
 
 
 def test_this_machine() -> None:

@@ -17,6 +17,7 @@ from app.errors import ClosingError, DeadlineExceededError, EngineError
 from app.job import Job
 from app.metrics import Metrics
 from app.scheduler import Scheduler
+from app.session import Session
 from app.tokenizer import Encoded, Tokenizer
 from app.variant import Variant
 from tests.app.conftest import FailingEngine, HeldEngine, RecordingEngine
@@ -49,11 +50,9 @@ class Bench:
         tokenizer = Tokenizer(folder / "tokenizer.json", manifest.tokenizer)
         limits = BatchLimits(8, 1000, batch_invariant=True)
         metrics = Metrics().variant("tiny", 1, manifest.labels)
-        variant = Variant(manifest, Choice(manifest.builds[0], ""), tokenizer, self.engine, limits, metrics)
-        variant.session.cost = CostModel(
-            {(rows, length): 1.0 + rows * length for rows in (1, 8) for length in (1, 32)}
-        )
-        return variant
+        costs = {(rows, length): 1.0 + rows * length for rows in (1, 8) for length in (1, 32)}
+        session = Session(self.engine, 1, CostModel(costs))
+        return Variant(manifest, Choice(manifest.builds[0], ""), tokenizer, session, limits, metrics)
 
     def job(self, *texts: list[int], deadline: float = LATER) -> Job:
         encoded = [Encoded(np.array(ids, dtype=np.int64), truncated=False) for ids in texts]
@@ -226,7 +225,7 @@ def test_background_work_is_not_starved(held: tuple[Bench, HeldEngine]) -> None:
 def test_background_failures_reach_who_asked(bench: Bench) -> None:
     bench.scheduler.start()
     with pytest.raises(ZeroDivisionError):
-        bench.scheduler.run_in_background(lambda: 1 / 0).result()  # type: ignore[arg-type]
+        bench.scheduler.run_in_background(lambda: 1 / 0).result()
 
 
 def test_cancelled_background_work_does_not_run(held: tuple[Bench, HeldEngine]) -> None:

@@ -52,6 +52,8 @@ class Meter:
 class MeteredEngine:
     """Answers a row with its own ids; now and then it fails."""
 
+    description = "fake"
+
     def __init__(self, meter: Meter, threads: int, seed: int) -> None:
         self._meter, self._threads, self._draw = meter, threads, random.Random(seed)
 
@@ -83,17 +85,15 @@ class Crowd:
 
     def _make_variant(self, folder: Path, threads: int) -> Variant:
         manifest = artifact.read(folder)
+        costs = {(rows, length): 1e-5 * (20 + rows * length) for rows in (1, 4) for length in (1, 32)}
         variant = Variant(
             manifest,
             Choice(manifest.builds[0], ""),
             Tokenizer(folder / "tokenizer.json", manifest.tokenizer),
-            self._engine(threads),
+            Session(self._engine(threads), threads, CostModel(costs)),
             BatchLimits(4, 1000, batch_invariant=True),
             Metrics().variant("tiny", 1, manifest.labels),
-            threads,
         )
-        costs = {(rows, length): 1e-5 * (20 + rows * length) for rows in (1, 4) for length in (1, 32)}
-        variant.session.cost = CostModel(costs)
         variant.lone_session = Session(self._engine(CORES), CORES, CostModel(dict.fromkeys(costs, 1e-5)))
         return variant
 

@@ -19,6 +19,7 @@ from app.engines.base import Ids, Logits
 from app.job import Job
 from app.metrics import Metrics
 from app.scheduler import Scheduler
+from app.session import Session
 from app.tokenizer import Encoded, Tokenizer
 from app.variant import Variant
 from tests.app.tiny import publish
@@ -75,12 +76,10 @@ class Place:
             manifest,
             Choice(manifest.builds[0], ""),
             Tokenizer(folder / "tokenizer.json", manifest.tokenizer),
-            engine,
+            Session(engine, threads, CostModel({(1, 1): 1.0})),
             BatchLimits(1, 1000, batch_invariant=True),
             Metrics().variant("tiny", 1, manifest.labels),
-            threads,
         )
-        variant.session.cost = CostModel({(1, 1): 1.0})
         self.scheduler.add(variant)
         return variant
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -8,20 +7,31 @@ import numpy as np
 import pytest
 
 from app import artifact
+from app.artifact import Cost, LatencyPoint
 from app.batcher import BatchLimits
 from app.builds import choose_build
-from app.errors import ArtifactError, EngineError, ProbeError
+from app.engines import load_engine
+from app.errors import EngineError, ProbeError
 from app.metrics import Metrics
-from app.variant import Variant, length_buckets, load_variant
+from app.session import Session
+from app.tokenizer import Tokenizer
+from app.variant import Variant, cost_grid, length_buckets, published_cost
 from tests.app.conftest import RecordingEngine
 from tests.app.tiny import publish
 
 
-def load(folder: Path, max_rows: int = 8) -> Variant:
+def load(folder: Path) -> Variant:
     manifest = artifact.read(folder)
     choice = choose_build(manifest, set(), {"onnx"})
-    limits = BatchLimits(max_rows, 1000, batch_invariant=True)
-    return load_variant(folder, manifest, choice, 1, limits, Metrics().variant("tiny", 1, manifest.labels))
+    limits = BatchLimits(8, 1000, choice.build.batch_invariant)
+    session = Session(
+        load_engine("onnx", folder / choice.build.file, 1),
+        1,
+        published_cost(manifest, choice.build.name, limits),
+    )
+    tokenizer = Tokenizer(folder / "tokenizer.json", manifest.tokenizer)
+    metrics = Metrics().variant("tiny", 1, manifest.labels)
+    return Variant(manifest, choice, tokenizer, session, limits, metrics)
 
 
 def test_buckets_end_at_the_models_length() -> None:
@@ -31,14 +41,16 @@ def test_buckets_end_at_the_models_length() -> None:
 
 
 def test_probes_of_a_sound_version_pass(tmp_path: Path) -> None:
-    for check in load(publish(tmp_path)).probe_checks():
-        check()
+    variant = load(publish(tmp_path))
+    for number, probe in enumerate(variant.manifest.probes):
+        tokens, seconds = variant.check_probe(number)
+        assert tokens == len(variant.tokenizer.encode(probe.text).input_ids)
+        assert seconds > 0
 
 
 def test_a_probe_that_differs_fails(tmp_path: Path) -> None:
-    checks = list(load(publish(tmp_path, probe_shift=0.01)).probe_checks())
     with pytest.raises(ProbeError, match=r"probe 0, allowed 0\.001"):
-        checks[0]()
+        load(publish(tmp_path, probe_shift=0.01)).check_probe(0)
 
 
 @pytest.mark.parametrize("logits", [[np.nan, 0.0], [0.0]])
@@ -48,27 +60,62 @@ def test_nan_and_missing_logits_fail(tmp_path: Path, logits: list[float]) -> Non
     engine.logits = lambda *_: np.array([logits], dtype=np.float32)
     variant.session.engine = engine
     with pytest.raises(ProbeError):
-        next(variant.probe_checks())()
+        variant.check_probe(0)
 
 
-def test_warm_up_touches_every_bucket_and_learns_the_cost(tmp_path: Path) -> None:
+def test_a_probe_of_another_build_on_another_session(tmp_path: Path) -> None:
+    variant = load(publish(tmp_path, builds={"one": {}, "two": {"probe_tolerance": 1e9}}))
+    engine = RecordingEngine()
+    other = Session(engine, 1, variant.session.cost)
+    variant.check_probe(0, variant.manifest.builds[1], other)
+    assert len(engine.shapes) == 1
+    with pytest.raises(ProbeError, match="build one"):
+        variant.check_probe(0, variant.manifest.builds[0], other)
+
+
+def test_ids_to_measure_with(tmp_path: Path) -> None:
     variant = load(publish(tmp_path))
-    engine = RecordingEngine()
-    variant.session.engine = engine
-    for warm_up_pass in variant.warm_up_passes():
-        warm_up_pass()
-    assert set(engine.shapes) == {(rows, length) for rows in (1, 4) for length in (8, 16, 32)}
-    assert variant.cost(1, 8) < 10
+    probe = list(variant.tokenizer.encode(variant.manifest.probes[0].text).input_ids)
+    assert list(variant.some_ids(12)) == (probe * 12)[:12]
+    assert list(variant.some_ids(2)) == probe[:2]
 
 
-def test_single_rows_where_batches_are_not_invariant(tmp_path: Path) -> None:
-    variant = load(publish(tmp_path, batch_invariant=False))
-    engine = RecordingEngine()
-    variant.session.engine = engine
-    for warm_up_pass in variant.warm_up_passes():
-        warm_up_pass()
-    assert {rows for rows, _ in engine.shapes} == {1}
-    assert not variant.limits.batch_invariant
+def test_the_grid_of_costs(tmp_path: Path) -> None:
+    manifest = artifact.read(publish(tmp_path))
+    lengths = [8, 16, 32]
+    assert cost_grid(manifest, BatchLimits(8, 1000, True)) == [(r, t) for r in (1, 4) for t in lengths]
+    assert cost_grid(manifest, BatchLimits(8, 1000, False)) == [(1, t) for t in lengths]
+
+
+def test_published_latencies_give_the_cost_its_shape(tmp_path: Path) -> None:
+    manifest = artifact.read(publish(tmp_path))
+    limits = BatchLimits(8, 1000, True)
+    guessed = published_cost(manifest, "onnx-fp32", limits)
+    assert guessed.estimated == set(cost_grid(manifest, limits))
+    assert guessed(4, 16) < 4 * guessed(1, 16)
+    published = manifest.model_copy(
+        update={"cost": (cost_of("onnx-fp32", {(1, 8): 1.0, (1, 32): 40.0}), cost_of("another", {}))}
+    )
+    model = published_cost(published, "onnx-fp32", limits)
+    assert model(1, 8) == pytest.approx(0.001)
+    assert model(1, 32) == pytest.approx(0.04)
+    assert 0.001 < model(1, 16) < 0.04
+
+
+def cost_of(build: str, milliseconds: dict[tuple[int, int], float]) -> Cost:
+    points = tuple(
+        LatencyPoint(rows=rows, tokens=tokens, median_ms=ms, p90_ms=ms)
+        for (rows, tokens), ms in milliseconds.items()
+    )
+    return Cost(
+        build=build,
+        cpu="x",
+        cpu_features=(),
+        threads=1,
+        runtime="x",
+        latency=points,
+        measured_on="2025-01-01",
+    )
 
 
 def test_a_batch_answers_as_single_rows(tmp_path: Path) -> None:
@@ -80,33 +127,9 @@ def test_a_batch_answers_as_single_rows(tmp_path: Path) -> None:
     np.testing.assert_allclose(variant.run(rows), singles, atol=1e-5)
 
 
-def test_what_does_not_open(tmp_path: Path) -> None:
-    folder = publish(tmp_path)
-    (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ArtifactError, match="not a tokenizer"):
-        load(folder)
-    other = publish(tmp_path, version=2)
-    (other / "model.onnx").write_bytes(b"no graph")
-    with pytest.raises(EngineError, match="cannot load"):
-        load(other)
-
-
 def test_a_closed_engine_says_so(tmp_path: Path) -> None:
     variant = load(publish(tmp_path))
     variant.close()
+    assert variant.closed
     with pytest.raises(EngineError, match="closed"):
         variant.run([np.array([2, 3])])
-
-
-@pytest.mark.anyio
-async def test_draining_counts_the_requests_out(tmp_path: Path) -> None:
-    variant = load(publish(tmp_path))
-    with variant.lease():
-        with variant.lease():
-            drained = asyncio.ensure_future(variant.drained())
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert not drained.done()
-    await drained
-    assert variant.leases == 0

@@ -15,11 +15,6 @@ from tests.compression.finished import Finished, finish
 from tests.compression.tiny import tiny_classifier, write_data
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    # TorchScript is published where it is asked for; torch wants everybody to leave it.
-    config.addinivalue_line("filterwarnings", "ignore:.torch.jit.load. is deprecated:DeprecationWarning")
-
-
 @pytest.fixture(autouse=True, scope="session")
 def nothing_old_to_collect() -> None:
     """Every training ends with a garbage collection, which would look through all of torch each time."""

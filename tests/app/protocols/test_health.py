@@ -24,17 +24,15 @@ async def test_ready_names_what_serves(serve: Serve) -> None:
         }
 
 
-async def test_not_ready_before_it_is_warm(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_not_ready_before_the_probes_are_passed(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     entered, released = threading.Event(), threading.Event()
 
-    def slow_probes(variant: Variant) -> Any:
-        def check() -> None:
-            entered.set()
-            released.wait()
+    def slow_probe(*_: Any) -> tuple[int, float]:
+        entered.set()
+        released.wait()
+        return 1, 0.001
 
-        yield check
-
-    monkeypatch.setattr(Variant, "probe_checks", slow_probes)
+    monkeypatch.setattr(Variant, "check_probe", slow_probe)
     async with serve(wait=False) as running:
         await asyncio.to_thread(entered.wait)
         assert (await running.http.get("/health/live")).status_code == 200

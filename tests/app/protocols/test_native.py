@@ -244,7 +244,7 @@ async def test_an_expired_request(running: Running, hold: Any) -> None:
     await error_of(await running.predict(timeout_ms=200), 504, "deadline_exceeded")
     assert running.parts.scheduler.waiting_rows() == 0
     assert running.parts.admission.in_flight == 0
-    assert running.default.leases == 0
+    assert running.default.leases.held == 0
 
 
 async def test_expired_before_it_could_start(running: Running) -> None:
