@@ -20,6 +20,8 @@ from tests.compression.tiny import corpus_of, logits, made_up_reviews, rows_of, 
 class PerRowEngine:
     """Logits that follow from a row's own ids and from nothing else."""
 
+    description = "a fake"
+
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
         total = (input_ids * attention_mask).sum(-1)
         return np.stack([np.sin(total), np.cos(total)], -1).astype(np.float32)
