@@ -23,8 +23,10 @@ TITLE = "distilled"
 
 @pytest.fixture
 def context(finished: Finished, tmp_path: Path) -> Context:
-    """The context the finished run had, with an empty work folder."""
-    return replace(pipeline._prepare(finished.request, lambda _: silent), work=tmp_path)
+    """The context the finished run had with the teacher it trained, and an empty work folder."""
+    trained = next((finished.request.work / "stages").glob("teacher-*"))
+    prepared = pipeline._prepare(finished.request, lambda _: silent)
+    return replace(prepared, work=tmp_path, teacher=Input(trained, "teacher"))
 
 
 @pytest.fixture
