@@ -7,7 +7,7 @@ give it. Points measured one by one replace what was estimated, and move the res
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from math import exp, log
 
 Point = tuple[int, int]
@@ -22,6 +22,8 @@ _LEAST_SECONDS = 1e-5
 # A guess that batches pay a little makes the batcher try one, and then the cost of it is known.
 _GUESSED_ROWS_POWER = 0.95
 _GUESSED_FIXED_TOKENS = 16
+# Lengths that differ by less tell the same.
+_ALIKE = 1.5
 
 
 class CostModel:
@@ -77,13 +79,17 @@ class CostModel:
         lower = _between(self._seconds[row + 1], column, right)
         return max(upper + down * (lower - upper), _LEAST_SECONDS)
 
-    def scale(self, ratios: Sequence[float]) -> None:
-        """Multiply what is estimated by the median of measured over predicted seconds.
+    def fit(self, passes: Iterable[tuple[int, float]]) -> None:
+        """Bend what is estimated through passes of one row each: (tokens, seconds).
 
         Does nothing once a point is measured: that one has moved the others already.
         """
-        if ratios and len(self._estimated) == len(self._rows) * len(self._lengths):
-            self._move_unseen(sorted(ratios)[len(ratios) // 2])
+        if len(self._estimated) < len(self._rows) * len(self._lengths):
+            return
+        lengths, bends = _bends((tokens, seconds / self(1, tokens)) for tokens, seconds in passes)
+        for row in self._seconds if lengths else ():
+            for j, length in enumerate(self._lengths):
+                row[j] = max(row[j] * exp(_at(lengths, bends, length)), _LEAST_SECONDS)
 
     def measure(self, point: Point, seconds: float) -> None:
         """Set a point of the grid to what it took; where that corrects an estimate, the others move along."""
@@ -124,19 +130,30 @@ def shape_of(table: Mapping[Point, float]) -> Callable[[int, int], float]:
 
     Published points need not form a grid; the guess is bent through them, by length, in the logarithm.
     """
-    by_length: dict[int, list[float]] = {}
-    for (rows, length), seconds in table.items():
-        by_length.setdefault(length, []).append(log(seconds / guess(rows, length)))
-    lengths = sorted(by_length)
+    points = [(length, seconds / guess(rows, length)) for (rows, length), seconds in table.items()]
+    lengths, bends = _bends(points)
     if not lengths:
         return guess
-    bends = [sum(by_length[length]) / len(by_length[length]) for length in lengths]
+    return lambda rows, length: guess(rows, length) * exp(_at(lengths, bends, length))
 
-    def bent(rows: int, length: int) -> float:
-        index, place = _locate(lengths, min(max(length, lengths[0]), lengths[-1]))
-        return guess(rows, length) * exp(_between(bends, index, place))
 
-    return bent
+def _bends(ratios: Iterable[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    """Logarithms of ratios by length; of lengths that hardly differ the least one, for noise only adds."""
+    lengths: list[int] = []
+    bends: list[float] = []
+    for length, ratio in sorted(ratios):
+        if lengths and length < _ALIKE * lengths[-1]:
+            bends[-1] = min(bends[-1], log(ratio))
+        else:
+            lengths.append(length)
+            bends.append(log(ratio))
+    return lengths, bends
+
+
+def _at(lengths: Sequence[int], bends: Sequence[float], length: int) -> float:
+    """Between the lengths the bend is in between; beyond them it stays."""
+    index, place = _locate(lengths, min(max(length, lengths[0]), lengths[-1]))
+    return _between(bends, index, place)
 
 
 def _locate(grid: Sequence[int], value: int) -> tuple[int, float]:

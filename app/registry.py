@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -240,18 +240,20 @@ class Registry:
 
     async def _probe(self, variant: Variant) -> None:
         """Every probe, as background work; what they take tells how this machine compares."""
-        checks = [partial(variant.check_probe, number) for number in range(len(variant.manifest.probes))]
+        numbers = range(len(variant.manifest.probes))
+        calls: list[Callable[[], tuple[int, float]]] = [partial(variant.check_probe, n) for n in numbers]
+        if not variant.session.cost.measured:
+            calls.append(variant.longest_pass)
         chores = [
-            asyncio.wrap_future(self._scheduler.run_in_background(check, variant.session.threads))
-            for check in checks
+            asyncio.wrap_future(self._scheduler.run_in_background(call, variant.session.threads))
+            for call in calls
         ]
         passes: list[tuple[int, float]] = []
         for ended in await asyncio.gather(*chores, return_exceptions=True):
             if isinstance(ended, BaseException):
                 raise ended
             passes.append(ended)
-        cost = variant.session.cost
-        cost.scale([seconds / cost(1, tokens) for tokens, seconds in passes])
+        variant.session.cost.fit(passes)
 
     async def _take_down(self, key: VersionKey) -> None:
         before = resident_memory_bytes()

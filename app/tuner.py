@@ -177,8 +177,8 @@ class Tuner:
         try:
             numbers = range(len(variant.manifest.probes))
             checks = [partial(variant.check_probe, number, build, session) for number in numbers]
-            passes = [await self._when_idle(check, threads) for check in checks]
-            session.cost.scale([seconds / session.cost(1, tokens) for tokens, seconds in passes])
+            calls = (*checks, partial(variant.longest_pass, session))
+            session.cost.fit([await self._when_idle(call, threads) for call in calls])
             yield session
         finally:
             if session not in (variant.session, variant.lone_session):

@@ -79,6 +79,13 @@ class Variant:
         input_ids, attention_mask = pad(ids, self.manifest.tokenizer.pad_token_id)
         return (session or self.session).engine.logits(input_ids, attention_mask)
 
+    def longest_pass(self, session: Session | None = None) -> tuple[int, float]:
+        """Run as many tokens as the model reads; returns how many, and how many seconds that took."""
+        ids = self.some_ids(self.manifest.tokenizer.max_tokens)
+        started = time.perf_counter()
+        self.run([ids], session)
+        return len(ids), time.perf_counter() - started
+
     def some_ids(self, length: int) -> Ids:
         """Token ids of a probe, repeated or cut to this length, to measure with."""
         return np.resize(self.tokenizer.encode(self.manifest.probes[0].text).input_ids, length)

@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> int:
     missing = [name for name in names if name not in present]
     if missing:
         say(f"not installed in {options.environments}, so left out: {', '.join(missing)}")
-    started, load_average = time.strftime("%Y-%m-%d"), os.getloadavg()[0]
+    started = time.strftime("%Y-%m-%d")
     tables: list[Table] = []
 
     def save() -> None:
@@ -80,7 +80,7 @@ def measure(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for title in options.tables:
             bench = _bench(options, title, present, Path(scratch))
-            table = Table(title, _facts(options, bench, present, started, load_average))
+            table = Table(title, _facts(options, bench, present, started))
             tables.append(table)
             say(f"{title}: trying settings")
             began = time.monotonic()
@@ -151,9 +151,7 @@ def _python_with_transformers(environments: Path, present: Sequence[str]) -> Pat
     return sibling_python(environments, present[0])
 
 
-def _facts(
-    options: argparse.Namespace, bench: Bench, present: Sequence[str], started: str, load_average: float
-) -> dict[str, str]:
+def _facts(options: argparse.Namespace, bench: Bench, present: Sequence[str], started: str) -> dict[str, str]:
     versions = {name: installed_versions(options.environments, PEERS[name]) for name in present}
     cores = len(os.sched_getaffinity(0))
     texts = "; ".join(
@@ -161,10 +159,9 @@ def _facts(
         for length, part in bench.corpora.items()
     )
     facts = {
-        "command": f"`python -m loadtests.peers {shlex.join(sys.argv[1:])}`",
+        "command": f"`{_command(options)}`",
         "date": started,
-        "machine": f"{cpu_model()}, {cores} cores, {platform.system()} {platform.release()}",
-        "load before the run": f"{load_average:.2f}",
+        "machine": f"{cpu_model()}, {cores} cores",
         "texts": texts,
         "runs": f"{options.rounds} rounds, medians; {options.seconds:g} s a run with short texts, "
         f"{options.seconds * LONG_FACTOR:.1f} s with long ones",
@@ -175,6 +172,15 @@ def _facts(
         name: ", ".join(f"{package} {number}" for package, number in found.items())
         for name, found in versions.items()
     }
+
+
+def _command(options: argparse.Namespace) -> str:
+    """The run as anyone can repeat it: what was asked for, not where this machine keeps it."""
+    data = "BERTPRESS_DATA=... " if os.environ.get("BERTPRESS_DATA") else ""
+    asked = ["--environments", ".peers", "--tables", *options.tables]
+    asked += ["--peers", *options.peers] if options.peers else []
+    asked += ["--name", options.name, "--rounds", f"{options.rounds}", "--seconds", f"{options.seconds:g}"]
+    return f"{data}python -m loadtests.peers {shlex.join(asked)}"
 
 
 def _client_share(table: Table) -> float:

@@ -64,19 +64,28 @@ def test_a_hiccup_moves_it_little() -> None:
     assert model(1, 64) < 1.5 * linear(1, 64)
 
 
-def test_an_estimate_is_scaled_by_a_few_passes() -> None:
+def test_an_estimate_is_fitted_to_a_few_passes() -> None:
     model = CostModel(GRID, estimated=GRID)
-    model.scale([2.0, 3.0, 100.0])
-    assert model(4, 64) == pytest.approx(3 * linear(4, 64))
+    passes = [(8, 3 * linear(1, 8)), (9, 9 * linear(1, 9)), (128, 2 * linear(1, 128))]
+    model.fit(passes)
+    assert model(1, 8) == pytest.approx(3 * linear(1, 8)), "of two alike the quicker one is believed"
+    assert model(1, 128) == pytest.approx(2 * linear(1, 128))
+    assert model(4, 128) == pytest.approx(2 * linear(4, 128))
+    assert 2 * linear(1, 16) < model(1, 16) < 3 * linear(1, 16)
+    assert model(1, 4) == pytest.approx(3 * linear(1, 4), rel=0.05)
     assert model.estimated == set(GRID)
     assert model.measured == {}
-    model.scale([])
-    assert model(4, 64) == pytest.approx(3 * linear(4, 64))
 
 
-def test_what_was_measured_is_not_scaled() -> None:
+def test_nothing_to_fit() -> None:
+    model = CostModel(GRID, estimated=GRID)
+    model.fit([])
+    assert model(4, 64) == pytest.approx(linear(4, 64))
+
+
+def test_what_was_measured_is_not_fitted() -> None:
     model = CostModel(GRID)
-    model.scale([5.0])
+    model.fit([(16, 1.0)])
     assert model(1, 16) == pytest.approx(linear(1, 16))
 
 
