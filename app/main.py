@@ -22,9 +22,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import errors, hardware
 from app.admission import Admission
 from app.cache import AnswerCache
+from app.gauges import add_gauges
 from app.head_start import HeadStart
 from app.machine_metrics import add_machine_metrics
-from app.metrics import Metrics, Sample
+from app.metrics import Metrics
 from app.protocols import admin, docs, health, huggingface, native, text_embeddings_inference
 from app.protocols.cors import allow_origins
 from app.protocols.edge import Edge
@@ -93,7 +94,7 @@ def assemble(settings: Settings, head_start: HeadStart | None = None) -> Parts:
     service = Service(registry, scheduler, admission, metrics, cache, settings.coalesce)
     gate, tracing = Gate(settings, metrics), start_tracing(settings, _version())
     parts = Parts(settings, machine, metrics, scheduler, registry, admission, service, gate, tracing)
-    _add_gauges(parts)
+    add_gauges(parts.metrics, registry, scheduler, admission, cache, machine)
     add_machine_metrics(metrics, machine, settings)
     return parts
 
@@ -251,79 +252,6 @@ async def _start(
     else:
         on_started()
         log.info("ready; resident %d MiB", hardware.resident_memory_bytes() >> 20)
-
-
-def _add_gauges(parts: Parts) -> None:
-    add, registry, scheduler = parts.metrics.add_gauge, parts.registry, parts.scheduler
-
-    def info() -> list[Sample]:
-        return [
-            ((v.key.name, str(v.key.version), v.build.name, v.build.engine, v.build.precision), 1)
-            for v in registry.loaded
-        ]
-
-    def per_model(read: Callable[..., float]) -> Callable[[], list[Sample]]:
-        return lambda: [((v.key.name, str(v.key.version)), read(v)) for v in registry.loaded]
-
-    model = ("model", "version")
-    add("model_info", "Versions in memory.", (*model, "build", "engine", "precision"), info)
-    add(
-        "model_memory_bytes",
-        "Resident memory a version's load took, about.",
-        model,
-        per_model(lambda v: v.memory_bytes),
-    )
-    add(
-        "model_default",
-        "1 for the version that answers by default.",
-        model,
-        per_model(lambda v: v is registry.default),
-    )
-    add("queue_depth", "Texts waiting for a forward pass.", model, per_model(lambda v: len(v.queue)))
-    add(
-        "queue_age_seconds",
-        "How long the text that has waited longest has waited.",
-        model,
-        per_model(scheduler.oldest_wait_seconds),
-    )
-    add(
-        "requests_in_flight",
-        "Prediction requests being answered.",
-        (),
-        lambda: [((), parts.admission.in_flight)],
-    )
-    add(
-        "backlog_seconds",
-        "Predicted wait of a text that came now.",
-        (),
-        lambda: [((), scheduler.backlog_seconds())],
-    )
-    add("resident_memory_bytes", "Resident memory.", (), lambda: [((), hardware.resident_memory_bytes())])
-    add("memory_limit_bytes", "Memory it may use.", (), lambda: [((), parts.hardware.memory_limit_bytes)])
-    cache = parts.service.cache
-    add("cache_bytes", "Memory that kept answers take, about.", (), lambda: [((), cache.bytes)])
-    add("cache_entries", "Answers kept.", (), lambda: [((), len(cache))])
-    add(
-        "sessions",
-        "Forward passes that may run at once.",
-        (),
-        lambda: [((), _sessions(parts))],
-    )
-    add("cores", "Cores that passes may keep busy.", (), lambda: [((), scheduler.cores)])
-    add("model_threads", "Threads of a forward pass.", model, per_model(lambda v: v.session.threads))
-    add(
-        "model_lone_threads",
-        "Threads of a pass that is alone; 0 without a session for that.",
-        model,
-        per_model(lambda v: v.lone_session.threads if v.lone_session else 0),
-    )
-    add("ready", "1 when the default model answers.", (), lambda: [((), registry.default is not None)])
-
-
-def _sessions(parts: Parts) -> int:
-    """How many passes of the default model may run at once."""
-    default = parts.registry.default
-    return max(parts.scheduler.cores // (default.session.threads if default else 1), 1)
 
 
 async def _answer(request: Request, error: Exception) -> Response:

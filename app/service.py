@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from app import routing
 from app.admission import Admission
-from app.answer import Answer as Answer
-from app.answer import Prediction as Prediction
-from app.answer import Timing as Timing
-from app.answer import predict
+from app.answer import Answer, Prediction, Timing, predict
 from app.cache import AnswerCache
-from app.errors import BertpressError, ClosingError, DeadlineExceededError, NotReadyError
+from app.errors import (
+    BertpressError,
+    ClosingError,
+    DeadlineExceededError,
+    LimitExceededError,
+    NotReadyError,
+)
 from app.in_flight import Flight, InFlight
 from app.job import Job, Priority
 from app.metrics import Metrics
@@ -44,6 +47,8 @@ class PredictRequest:
     priority: Priority = "normal"
     client: str = ""
     """Who asks, for fairness alone: the API key's name, else the peer's address."""
+    truncate: bool = True
+    """Whether a text that is longer than the model reads may be cut; if not, the request is refused."""
 
 
 class Service:
@@ -120,6 +125,8 @@ class Service:
         else:
             work.keep(texts, await self._run(work, texts))
         timing = work.timing(time.monotonic())
+        if not request.truncate:
+            _refuse_cut(texts, work.predictions)
         predictions = [work.predictions[text] for text in texts]
         _observe(variant, predictions, timing)
         return Answer(variant.key, variant.manifest.labels, predictions, timing)
@@ -176,6 +183,8 @@ class Service:
         encoded = await self._tokenize(variant, texts)
         now = time.monotonic()
         work.tokenize_seconds += now - started
+        if not work.request.truncate:
+            _refuse_cut(work.request.texts, dict(zip(texts, encoded, strict=True)))
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         request = work.request
@@ -227,6 +236,19 @@ class _Work:
         return Timing(
             self.queue_seconds, self.tokenize_seconds, self.inference_seconds, total, self.batch_rows
         )
+
+
+def _refuse_cut(texts: Sequence[str], known: Mapping[str, Encoded | Prediction]) -> None:
+    """Raises LimitExceededError if one of the texts known so far is longer than the model reads."""
+    for index, text in enumerate(texts):
+        one = known.get(text)
+        if one is not None and one.truncated:
+            most = one.tokens
+            raise LimitExceededError(
+                f"inputs[{index}] is longer than the {most} tokens the model reads; "
+                'shorten it, or send "truncate": true',
+                limit=most,
+            )
 
 
 async def _before(deadline: float, awaited: Awaitable[T]) -> T:

@@ -23,6 +23,11 @@ class Encoded:
     input_ids: Ids
     truncated: bool
 
+    @property
+    def tokens(self) -> int:
+        """How many the engine reads."""
+        return len(self.input_ids)
+
 
 class Tokenizer:
     """Encodes text as the model was trained to read it."""

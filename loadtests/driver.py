@@ -71,7 +71,9 @@ def check_loopback(url: str) -> None:
         )
 
 
-def bodies(texts: Sequence[str], *, texts_per_request: int, model: str | None) -> list[bytes]:
+def bodies(
+    texts: Sequence[str], *, texts_per_request: int, model: str | None, timeout_ms: int | None = None
+) -> list[bytes]:
     """Requests to /v1/predict, encoded before the clock starts: as many as there are whole groups of texts.
 
     Raises:
@@ -79,7 +81,8 @@ def bodies(texts: Sequence[str], *, texts_per_request: int, model: str | None) -
     """
     if not 1 <= texts_per_request <= len(texts):
         raise DataError(f"a request of {texts_per_request} texts cannot be made from {len(texts)} texts")
-    named = {} if model is None else {"model": model}
+    asked = {"model": model, "timeout_ms": timeout_ms}
+    named = {key: value for key, value in asked.items() if value is not None}
     starts = range(0, len(texts) - texts_per_request + 1, texts_per_request)
     groups = [list(texts[start : start + texts_per_request]) for start in starts]
     inputs = [group[0] if texts_per_request == 1 else group for group in groups]

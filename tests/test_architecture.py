@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"app.main", "app.cli"},
     {"app.protocols"},
-    {"app.service"},
+    {"app.service", "app.gauges"},
     {"app.routing", "app.registry", "app.admission", "app.cache", "app.in_flight"},
     {"app.answer", "app.tuner", "app.head_start"},
     {"app.scheduler", "app.opening"},

@@ -8,6 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.answer import Answer
 from app.errors import InvalidRequestError
 from app.job import Priority
 from app.protocols.body import read_json
@@ -25,7 +26,7 @@ from app.protocols.texts import (
     whole_number,
 )
 from app.registry import VersionStatus
-from app.service import Answer, PredictRequest, Service
+from app.service import PredictRequest, Service
 from app.settings import Settings
 
 _FIELDS = ("inputs", "model", "version", "timeout_ms", "priority")

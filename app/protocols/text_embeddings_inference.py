@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.answer import Answer
-from app.errors import InvalidRequestError, LimitExceededError, UnsupportedInputError
+from app.errors import InvalidRequestError, UnsupportedInputError
 from app.protocols.body import read_json
 from app.protocols.errors import documented
 from app.protocols.exchange import ask
@@ -159,30 +159,19 @@ def parse_predict(
     if one_of(fields, "truncation_direction", _DIRECTIONS, "right").lower() == "left":
         raise UnsupportedInputError("texts are not cut from the left here; leave truncation_direction out")
     texts, batch = _unwrap(fields.get("inputs"))
+    wanted = Wanted(batch, true_or_false(fields, "truncate"), true_or_false(fields, "raw_scores"))
     asked = PredictRequest(
         texts=check_texts(texts, settings),
         timeout_seconds=settings.default_timeout_ms / 1000,
         received=received,
         client=client,
+        truncate=wanted.truncate,
     )
-    wanted = Wanted(batch, true_or_false(fields, "truncate"), true_or_false(fields, "raw_scores"))
     return asked, wanted
 
 
 def render_scores(answer: Answer, wanted: Wanted) -> list[Any]:
-    """The answer in this dialect.
-
-    Raises:
-        LimitExceededError: a text was longer than the model reads, and cutting it was not asked for.
-    """
-    if not wanted.truncate:
-        for index, prediction in enumerate(answer.predictions):
-            if prediction.truncated:
-                raise LimitExceededError(
-                    f"inputs[{index}] is longer than the {prediction.tokens} tokens the model reads; "
-                    'shorten it, or send "truncate": true',
-                    limit=prediction.tokens,
-                )
+    """The answer in this dialect."""
     scores = logits if wanted.raw_scores else probabilities
     rows = [ranked(answer.labels, scores(prediction)) for prediction in answer.predictions]
     return rows if wanted.batch else rows[0]

@@ -123,3 +123,18 @@ async def test_a_request_partly_kept_runs_the_rest(serve: Serve, hold: Any) -> N
         reply = logged(await running.predict(["bad", "good"]))
         assert [prediction["tokens"] for prediction in reply] == [3, 3]
         assert engine.shapes == [(1, 3)]
+
+
+async def test_a_text_that_may_not_be_cut_is_refused_before_it_is_run(serve: Serve, hold: Any) -> None:
+    async with serve(cache_bytes=1_000_000) as running:
+        engine = hold(running.default)
+        engine.release()
+        long = "good " * 600
+        for number in range(2):
+            body = {"inputs": [["bad"], [long]], "truncate": False}
+            reply = await running.http.post("/predict", json=body)
+            assert reply.status_code == 413, "not answered, nor answered from the cache"
+            assert "inputs[1] is longer than" in reply.json()["error"]
+            if number == 0:
+                assert engine.shapes == []
+                logged(await running.predict([long]))
