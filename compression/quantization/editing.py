@@ -101,15 +101,13 @@ class GraphEditor:
         Raises:
             RecipeError: an entry that matches no part; the message names the nearest.
         """
-        names = {part_name(node): str(node.name) for node in self._quantizable()}
+        names = {part.name: str(part.node.name) for part in self.dense_parts()}
+        names |= {str(node.input[0]).removesuffix(".weight"): str(node.name) for node in self.lookups()}
         for entry in wanted:
             if not any(entry in name for name in names):
                 near = difflib.get_close_matches(entry, names, n=1, cutoff=0.0)
                 raise RecipeError(f"keep_fp32: no part's name contains {entry!r}; the nearest is {near[0]!r}")
         return [node for name, node in names.items() if any(entry in name for entry in wanted)]
-
-    def _quantizable(self) -> list[onnx.NodeProto]:
-        return [part.node for part in self.dense_parts()] + self.lookups()
 
     def rewrite(self, replace: Callable[[onnx.NodeProto], Sequence[onnx.NodeProto] | None]) -> None:
         """Put other nodes in the place of each node for which `replace` gives any (None: it stays)."""

@@ -46,14 +46,19 @@ class Quantization(Settings):
     def _settings_fit_the_method(self) -> Quantization:
         if self.activations != "min-max" and self.outliers and "outliers" in self.model_fields_set:
             raise ValueError(f"outliers are kept with min-max only; activations is {self.activations!r}")
-        if self.weight_bits == 4 and self.method in ("static", "per-token", "dynamic"):
+        if self.weight_bits == 4 and self.rounds_inputs:
             raise ValueError(f"method {self.method!r} computes with 8-bit weights; 4 bits need 'blocks'")
         return self
 
     @property
+    def rounds_inputs(self) -> bool:
+        """Whether activations are quantized as well as weights."""
+        return self.method in ("static", "per-token", "dynamic")
+
+    @property
     def needs_vnni(self) -> bool:
         """Whether products overflow silently on a CPU without VNNI."""
-        return self.method in ("static", "per-token", "dynamic") and not self.reduced_range
+        return self.rounds_inputs and not self.reduced_range
 
     @property
     def label(self) -> str:
@@ -74,16 +79,24 @@ def quantize(settings: Quantization, source: Path, target: Path, rows: Rows, cho
     Raises:
         RecipeError: an entry of `keep_fp32` that no part's name contains.
     """
-    observed = (
-        observe(source, rows, chosen, moments=settings.rounding == "compensated")
-        if settings.looks_at_data
-        else {}
-    )
-    apply(settings, source, observed).save(target)
+    apply(settings, source, observed_by(settings, source, rows, chosen)).save(target)
+
+
+def observed_by(
+    settings: Quantization, source: Path, rows: Rows, chosen: Sequence[int]
+) -> dict[str, Observed]:
+    """What a calibration on the chosen rows sees; nothing where the settings need nothing."""
+    if not settings.looks_at_data:
+        return {}
+    return observe(source, rows, chosen, moments=settings.rounding == "compensated")
 
 
 def apply(settings: Quantization, source: Path, observed: dict[str, Observed]) -> GraphEditor:
-    """The same with what a calibration saw; with nothing seen where the settings need nothing."""
+    """The quantized version of a graph in fp32, made with what `observed_by` saw.
+
+    Raises:
+        RecipeError: an entry of `keep_fp32` that no part's name contains.
+    """
     editor = GraphEditor.load(source)
     kept = editor.matching(settings.keep_fp32)
     rounding = partial(_rounding, settings, observed)

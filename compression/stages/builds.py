@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,9 +13,14 @@ from pydantic import Field
 
 from compression import builds, classifier, export, openvino_ir
 from compression.builds import CandidateBuild
-from compression.quantization.scheme import Quantization, quantize
+from compression.quantization import sensitivity
+from compression.quantization.scheme import Quantization, apply, observed_by
+from compression.quantization.sensitivity import MixedPrecision
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import read_by
+
+# What the scan found and which parts stay, kept beside the build.
+SENSITIVITY_FILE = "sensitivity.json"
 
 
 class ExportStage(Stage):
@@ -39,23 +46,41 @@ class ExportStage(Stage):
 
 
 class QuantizeStage(Stage, Quantization):
-    """A build in fewer bits: see `quantization.scheme.Quantization` for what can be chosen."""
+    """A build in fewer bits: see `quantization.scheme.Quantization` for what can be chosen.
+
+    With `mixed_precision` every part is quantized alone first, on validation rows, and the most sensitive
+    ones stay in fp32; the stage's folder has a sensitivity.json that states what was measured and kept.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("build",)
     gives: ClassVar[str] = "build"
 
     kind: Literal["quantize"]
+    mixed_precision: MixedPrecision | None = None
 
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
         """Write the quantized build; what has to be calibrated is, on training rows."""
         source = builds.read(inputs[0].folder)
-        rows = read_by(classifier.load(str(source.model_folder)), context).training_rows()
-        chosen = rows.take(self.calibration_rows)
-        quantize(self, inputs[0].folder / source.file, folder / "model.onnx", rows, chosen)
+        own = read_by(classifier.load(str(source.model_folder)), context)
+        rows, path = own.training_rows(), inputs[0].folder / source.file
+        observed = observed_by(self, path, rows, rows.take(self.calibration_rows))
+        chosen: Quantization = self
+        if self.mixed_precision is not None:
+            found = sensitivity.measure(
+                self.mixed_precision,
+                self,
+                path,
+                observed,
+                own.validation_rows(),
+                context.report(f"{self.name}: sensitivity"),
+            )
+            (folder / SENSITIVITY_FILE).write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")
+            chosen = self.model_copy(update={"keep_fp32": found.kept})
+        apply(chosen, path, observed).save(folder / "model.onnx")
         needs = ("vnni",) if self.needs_vnni else ()
-        CandidateBuild(f"onnx-{self.label}", "onnx", "int8", "model.onnx", needs, source.model_folder).write(
-            folder
-        )
+        mixed = "" if chosen.keep_fp32 == self.keep_fp32 else "-mixed"
+        name = f"onnx-{self.label}{mixed}"
+        CandidateBuild(name, "onnx", "int8", "model.onnx", needs, source.model_folder).write(folder)
 
 
 class OpenVinoStage(Stage):

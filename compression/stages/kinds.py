@@ -10,6 +10,7 @@ from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
+from compression.stages.quantization_aware import QuantizationAwareStage
 from compression.stages.teachers import FinetuneStage, LinearTeacherStage, PretrainStage
 from compression.stages.training import DistilStage, StudentStage
 from compression.stages.vocabulary import VocabularyStage
@@ -25,6 +26,7 @@ Stage = Annotated[
     | NgramsStage
     | NgramsExportStage
     | ExportStage
+    | QuantizationAwareStage
     | QuantizeStage
     | OpenVinoStage
     | PublishStage,
