@@ -24,7 +24,8 @@ def program() -> Callable[[str], str]:
 
     def find(name: str) -> str:
         path = shutil.which(name)
-        assert path is not None, f"{name} is not installed; on Debian: apt-get install prometheus wrk"
+        hint = "on Debian: apt-get install prometheus wrk qemu-user"
+        assert path is not None, f"{name} is not installed; {hint}"
         return path
 
     return find
