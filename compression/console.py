@@ -16,6 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from transformers.utils import logging
 
 from compression import cost
 from compression.cleaning import CleaningReport
@@ -24,6 +25,20 @@ from compression.publish import Published
 from compression.training import Report
 
 _LOG_EVERY_SECONDS = 30.0
+# A log has no width of its own; the summary table needs this much.
+_LOG_WIDTH = 150
+
+
+def terminal() -> Console:
+    """Where a command writes: the terminal as wide as it is, or a log."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_LOG_WIDTH)
+
+
+def quiet() -> None:
+    """Progress is ours to show: transformers' own bars and load reports would tear it."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import argparse
 import importlib.util
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.errors import DataError
-from compression import benchmark, pipeline
+from compression import benchmark, commands, pipeline
 from compression.cli import main
 from compression.pipeline import Outcome, Request
 from compression.recipe import load, named, with_torchscript
@@ -195,3 +196,29 @@ def test_the_benchmark_gets_its_options(monkeypatch: pytest.MonkeyPatch) -> None
     assert main(["benchmark", "--models", "m", "--data", "d", "--rounds", "5", "--texts", "7"]) == 0
     assert given[0][:2] == (Path("models"), None)
     assert given[1] == (Path("m"), "d", 5, 7, None)
+
+
+class Part:
+    """A sub-command.
+
+    What it says of itself.
+    """
+
+    def add(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--rounds", type=int, default=3)
+
+    def run(self, options: argparse.Namespace) -> int:
+        return int(options.rounds)
+
+
+def test_a_benchmark_may_have_parts_and_stays_a_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands.benchmark, "_PARTS", {"part": Part()})
+    monkeypatch.setattr(benchmark, "main", lambda *options: 100 + int(options[2]))
+    assert main(["benchmark", "--rounds", "5"]) == 105
+    assert main(["benchmark", "part"]) == 3
+    assert main(["benchmark", "part", "--rounds", "7"]) == 7
+    with pytest.raises(SystemExit):
+        main(["benchmark", "part", "--help"])
+    assert "What it says of itself." in capsys.readouterr().out
