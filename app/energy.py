@@ -4,29 +4,20 @@ Measured (`rapl`): the processor's own counters (RAPL) through /sys/class/powerc
 whole machine, other processes included. Since 2020 only root may read them (CVE-2020-8694); cloud instances
 rarely show them.
 
-Estimated (`estimate`): a core that waits takes `idle` watts and one that works `busy`; with the cores this
-process may use and the CPU time it took,
-
-    joules = cores * seconds * idle + cpu_seconds * (busy - idle)
-
-The defaults, 0.74 W and 3.5 W a virtual core, are Cloud Carbon Footprint's averages for the servers of AWS
-(https://www.cloudcarbonfootprint.org/docs/methodology, "Compute"), derived from SPECpower results; for GCP it
-gives 0.71 and 4.26, for Azure 0.78 and 3.76. They leave out memory, network and cooling. Good for comparing
-one variant with another on the same machine, not for a bill.
+Estimated (`estimate`): from CPU time and what an idle and a busy core take:
+`app.hardware.estimated_joules`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from app.hardware import ROOT
+from app.hardware import ROOT, EnergyCounters, energy_counters, estimated_joules
 
 Source = Literal["rapl", "estimate"]
-_POWERCAP = "sys/class/powercap"
 # between readings closer than this, the last power stands
 _LEAST_SECONDS = 1.0
 
@@ -62,7 +53,7 @@ class Estimate:
         """See the formula above."""
         seconds = self._clock() - self._started
         cpu_seconds = self._cpu_clock() - self._cpu_started
-        return self._cores * seconds * self._idle_watts + cpu_seconds * (self._busy_watts - self._idle_watts)
+        return estimated_joules(self._cores, seconds, cpu_seconds, self._idle_watts, self._busy_watts)
 
 
 class Rapl:
@@ -70,32 +61,12 @@ class Rapl:
 
     source: Source = "rapl"
 
-    def __init__(self, zones: list[Path]) -> None:
-        """Raises OSError or ValueError where a counter cannot be read."""
-        self._zones = [_Zone(path, _microjoules(path), _range(path)) for path in zones]
-        self._joules = 0.0
+    def __init__(self, counters: EnergyCounters) -> None:
+        self._counters = counters
 
     def joules(self) -> float:
-        """Of all zones; one that can no longer be read stands still."""
-        self._joules += sum(zone.advance() for zone in self._zones)
-        return self._joules
-
-
-@dataclass(slots=True)
-class _Zone:
-    path: Path
-    last: int
-    wraps_at: int
-
-    def advance(self) -> float:
-        """Joules since the last reading."""
-        try:
-            now = _microjoules(self.path)
-        except (OSError, ValueError):
-            return 0.0
-        used = now - self.last if now >= self.last else now - self.last + self.wraps_at
-        self.last = now
-        return max(used, 0) / 1e6
+        """Of all counters; one that can no longer be read stands still."""
+        return self._counters.joules()
 
 
 class Power:
@@ -117,31 +88,5 @@ class Power:
 
 def find_energy(cores: float, idle_watts: float, busy_watts: float, root: Path = ROOT) -> Energy:
     """The counters if this process may read them, else the estimate."""
-    zones = _zones(root)
-    if zones:
-        try:
-            return Rapl(zones)
-        except (OSError, ValueError):
-            pass  # there, and not for us
-    return Estimate(cores, idle_watts, busy_watts)
-
-
-def _zones(root: Path) -> list[Path]:
-    """Packages and their memory. A package's other zones are part of it, and psys is all of them again."""
-    found = sorted((root / _POWERCAP).glob("intel-rapl*:*"))
-    return [path for path in found if _name(path).startswith(("package", "dram"))]
-
-
-def _name(zone: Path) -> str:
-    try:
-        return (zone / "name").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-def _microjoules(zone: Path) -> int:
-    return int((zone / "energy_uj").read_text(encoding="ascii"))
-
-
-def _range(zone: Path) -> int:
-    return int((zone / "max_energy_range_uj").read_text(encoding="ascii"))
+    counters = energy_counters(root)
+    return Estimate(cores, idle_watts, busy_watts) if counters is None else Rapl(counters)

@@ -6,11 +6,12 @@ machine that slows down slows down for all.
 
 from __future__ import annotations
 
+import itertools
 import json
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,13 +25,15 @@ from app.engines import load_engine
 from app.errors import ArtifactError
 from app.hardware import cpu_features, cpu_model, usable_cores
 from app.tokenizer import Tokenizer
-from compression import baseline, data, ngram, peak_memory
+from compression import baseline, data, energy, ngram, peak_memory
 from compression.data import Dataset, DataSettings
+from compression.energy import Energy
 from compression.evaluation import accuracy_interval
 from compression.measurement import interleaved
 
 LENGTHS = (32, 128, 512)
 _BERT_TOKENS = 512
+_WIDTH = 190
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,20 @@ class Line:
     accuracy: str
     latency_ms: dict[int, float]
     reviews_per_second: float
+    energy: Energy | None = None
 
 
 def main(models: Path, source: str | None, rounds: int, texts: int, json_file: Path | None) -> int:
     """Measure, print the table, and write JSON where asked."""
-    console, threads = Console(width=160), usable_cores()
+    console, threads = Console(width=_WIDTH), usable_cores()
     dataset = None if source is None else data.load(source, DataSettings())
     with tempfile.TemporaryDirectory() as scratch:
         contenders = _contenders(models, dataset, threads, Path(scratch))
-    lines = measure(contenders, _sample(dataset, texts), rounds)
+    reviews = _sample(dataset, texts)
+    lines = with_energy(measure(contenders, reviews, rounds), contenders, reviews, turns=min(4, rounds))
     console.print(_table(lines))
     console.print(_footnote(threads, texts), highlight=False)
+    console.print(energy.footnote([line.energy for line in lines if line.energy]), highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(line) for line in lines], indent=2), encoding="utf-8")
     return 0
@@ -90,6 +96,21 @@ def measure(contenders: Sequence[Contender], reviews: Sequence[str], rounds: int
         )
         for c in contenders
     ]
+
+
+def with_energy(
+    lines: Sequence[Line], contenders: Sequence[Contender], reviews: Sequence[str], turns: int
+) -> list[Line]:
+    """The same figures with the electricity each model takes for the reviews, one after the other."""
+    calls = {contender.name: _endless(contender.answer, reviews) for contender in contenders}
+    used = energy.measure(calls, energy.meter(), turns=turns)
+    return [replace(line, energy=used[line.name]) for line in lines]
+
+
+def _endless(answer: Callable[[str], object], reviews: Sequence[str]) -> Callable[[], object]:
+    """The answer to the next review, from the first again after the last."""
+    ahead = itertools.cycle(reviews)
+    return lambda: answer(next(ahead))
 
 
 def _over_reviews(contenders: Sequence[Contender], reviews: Sequence[str]) -> dict[str, float]:
@@ -202,6 +223,7 @@ def _table(lines: Sequence[Line]) -> Table:
         *(f"{length} tokens" for length in LENGTHS),
         "reviews/s",
         "peak memory",
+        "energy per 1,000",
         "accuracy",
     ]
     for column in columns:
@@ -216,7 +238,8 @@ def _cells(line: Line, baseline_ms: Mapping[int, float], baseline_rate: float) -
     times = [f"{ms:.2f} ms ({baseline_ms[length] / ms:.1f}x)" for length, ms in line.latency_ms.items()]
     rate = f"{line.reviews_per_second:,.1f} ({line.reviews_per_second / baseline_rate:.1f}x)"
     size, peak = f"{line.size_bytes / 1e6:.1f} MB", f"{line.peak_bytes / 1e6:.0f} MB"
-    return [line.name, size, *times, rate, peak, line.accuracy]
+    used = "-" if line.energy is None else line.energy.text
+    return [line.name, size, *times, rate, peak, used, line.accuracy]
 
 
 def _footnote(threads: int, texts: int) -> str:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from app.energy import Estimate, Power, Rapl, find_energy
+from app.energy import Estimate, Power, find_energy
+from app.hardware import EnergyCounters
 
 
 class Clock:
@@ -51,14 +52,14 @@ def test_counters_of_packages_and_memory_are_added(tmp_path: Path) -> None:
 
 def test_a_counter_that_wraps(tmp_path: Path) -> None:
     path = zone(tmp_path, "intel-rapl:0", "package-0", 9_000_000)
-    energy = Rapl([path])
+    energy = EnergyCounters([path])
     (path / "energy_uj").write_text("500000")
     assert energy.joules() == pytest.approx(1.5)
 
 
 def test_a_counter_that_goes_away_stands_still(tmp_path: Path) -> None:
     path = zone(tmp_path, "intel-rapl:0", "package-0", 0)
-    energy = Rapl([path])
+    energy = EnergyCounters([path])
     (path / "energy_uj").write_text("1000000")
     assert energy.joules() == 1.0
     (path / "energy_uj").unlink()

@@ -59,8 +59,11 @@ def test_the_whole_command(
         assert set(line["latency_ms"]) == {"32", "128", "512"}
         assert min(line["latency_ms"].values()) > 0
         assert line["reviews_per_second"] > 0
+        assert line["energy"]["joules_per_1000"] > 0
+        assert line["energy"]["source"] in ("rapl", "estimate")
     printed = capsys.readouterr().out
     assert "reviews/s over 4 reviews" in printed
+    assert "Energy per 1,000 predictions and watts under load: " in printed
     assert f"{finished.manifest('small').quality[0].accuracy:.2%}" in printed
     if with_data:
         assert float(lines[1]["accuracy"].split("%")[0]) > 80
