@@ -6,7 +6,6 @@ stopped run finds what it finished and goes on; a changed stage re-runs itself a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -22,6 +21,7 @@ from compression import classifier, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
 from compression.disk import full_disk_named
+from compression.identity import hashed, identity
 from compression.publish import Published
 from compression.recipe import BACKBONE, TEACHER, Recipe
 from compression.stages.base import Context, Input, Stage
@@ -107,7 +107,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
         datasets=datasets,
         all_corpora=tuple(corpora_of(dataset, model, text, request.work) for dataset in datasets),
         text=text,
-        teacher=Input(Path(source), _identity(source)),
+        teacher=Input(Path(source), identity(source)),
         teacher_source=source,
         repository=request.repository,
         work=request.work,
@@ -118,7 +118,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
 def _with_teacher(request: Request, context: Context) -> tuple[Context, dict[str, Input]]:
     """What is there before the first stage; a teacher is fine-tuned only if the recipe takes it."""
     source = context.teacher_source
-    results = {BACKBONE: Input(Path(source), _identity(source))}
+    results = {BACKBONE: Input(Path(source), identity(source))}
     if not request.recipe.uses_teacher:
         return context, results
     if request.backbone is None:
@@ -145,17 +145,17 @@ def _text_settings(recipe: Recipe, model: Classifier) -> TokenizerSettings:
 
 def _kept_teacher(source: str, context: Context) -> Input:
     """The user's own classifier, copied once so that later stages do not depend on where it came from."""
-    key = _hash("teacher", _identity(source))
+    key = hashed("teacher", identity(source))
     folder = context.work / "stages" / f"teacher-{key[:12]}"
     return _once(folder, key, lambda: classifier.save(classifier.load(source), folder))
 
 
 def _finetuned_teacher(backbone: str, context: Context) -> Input:
     settings = context.recipe.teacher
-    key = _hash(
+    key = hashed(
         "finetune",
         settings.model_dump(mode="json"),
-        _identity(backbone),
+        identity(backbone),
         context.data_fingerprint,
         _text(context),
     )
@@ -169,8 +169,9 @@ def _perform(stage: Stage, inputs: Sequence[Input], context: Context, folder: Pa
 
 
 def _run_stage(stage: Stage, inputs: Sequence[Input], context: Context) -> tuple[Input, Path | None]:
-    described = stage.model_dump(mode="json", exclude={"name", "inputs"})
-    key = _hash(described, [source.key for source in inputs], context.data_fingerprint, _text(context))
+    key = hashed(
+        stage.described(), [source.key for source in inputs], context.data_fingerprint, _text(context)
+    )
     folder = context.work / "stages" / f"{stage.name}-{key[:12]}"
     done = folder / _DONE
     if stage.gives == "version" and done.is_file() and not _outcome(done, context):
@@ -213,18 +214,5 @@ def _outcome(done: Path, context: Context) -> Path | None:
     return folder if (folder / artifact.MANIFEST_FILE).is_file() else None
 
 
-def _identity(source: str) -> str:
-    """Hash of a model folder's weights and configuration; the name itself for a hub id."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return source
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".json"))
-    return _hash([(path.name, artifact.sha256(path)) for path in files])
-
-
 def _text(context: Context) -> dict[str, Any]:
     return context.text.model_dump(mode="json")
-
-
-def _hash(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

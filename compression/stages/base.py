@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
@@ -103,6 +103,10 @@ class Stage(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     inputs: tuple[str, ...] = Field(min_length=1)
+
+    def described(self) -> dict[str, Any]:
+        """What decides the result, inputs and data aside, in JSON's types: a stage's key is made of it."""
+        return self.model_dump(mode="json", exclude={"name", "inputs"})
 
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> Path | None:
         """Do the work; returns the folder of the version if one was published."""

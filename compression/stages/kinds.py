@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
+from compression.stages.given import GivenStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
@@ -19,6 +20,7 @@ Stage = Annotated[
     PretrainStage
     | FinetuneStage
     | LinearTeacherStage
+    | GivenStage
     | StudentStage
     | DistilStage
     | PruneStage
