@@ -41,12 +41,16 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Predictions in the order of the texts, and which version gave them."""
+    """Predictions in the order of the texts, and which version gave them.
+
+    Where that is a cascade, `tiers` says which of its tiers gave each one.
+    """
 
     key: VersionKey
     labels: tuple[str, ...]
     predictions: list[Prediction]
     timing: Timing
+    tiers: tuple[VersionKey, ...] = ()
 
 
 def predict(logits: Logits, encoded: Encoded, labels: tuple[str, ...], temperature: float) -> Prediction:

@@ -17,7 +17,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from app.errors import ArtifactError, ChecksumError, ManifestError
 
@@ -175,15 +183,38 @@ class Provenance(_Frozen):
     created_at: str
 
 
-class Manifest(_Frozen):
-    """`manifest.json`: everything the service and a reader need to know about a version."""
+class _Version(_Frozen):
+    """What stands in the manifest of every version, whatever its kind."""
 
     schema_version: Literal[1] = 1
-    kind: Literal["model"] = "model"
+    kind: Literal["model", "cascade"]
     name: ModelName
     version: int = Field(ge=1)
     description: str = ""
     heads: tuple[Head, ...] = Field(min_length=1)
+    provenance: Provenance
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the first head, in logit order."""
+        return self.heads[0].labels
+
+    @property
+    def stored_files(self) -> tuple[StoredFile, ...]:
+        """Every file the version consists of, manifest.json itself aside."""
+        raise NotImplementedError
+
+    @property
+    def bytes(self) -> int:
+        """Size of the version's files, manifest.json itself aside."""
+        unique = {stored.file: stored.bytes for stored in self.stored_files}
+        return sum(unique.values())
+
+
+class Manifest(_Version):
+    """`manifest.json` of a model: everything the service and a reader need to know about a version."""
+
+    kind: Literal["model"] = "model"
     architecture: Architecture
     tokenizer: TokenizerSettings
     builds: tuple[Build, ...] = Field(min_length=1)
@@ -192,7 +223,6 @@ class Manifest(_Frozen):
     quality: tuple[Quality, ...] = ()
     calibration_temperature: float = Field(default=1.0, gt=0)
     cost: tuple[Cost, ...] = ()
-    provenance: Provenance
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -209,24 +239,93 @@ class Manifest(_Frozen):
         return self
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Labels of the first head, in logit order."""
-        return self.heads[0].labels
-
-    @property
     def stored_files(self) -> tuple[StoredFile, ...]:
         """Every file the version consists of, manifest.json itself aside."""
         return (*self.builds, *self.files)
 
+
+class Tier(_Frozen):
+    """A version that a cascade asks, by name and the sha256 of its manifest, which has all other checksums.
+
+    Its answer stands where its score reaches `threshold`; the last tier has none, and every answer of it
+    stands. `cost_ms` is one text alone, tokenization included, where the thresholds were fitted.
+    """
+
+    name: ModelName
+    version: int = Field(ge=1)
+    manifest_sha256: Sha256
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    cost_ms: float = Field(gt=0)
+
+
+class CascadeFigures(_Frozen):
+    """How a cascade answers labelled rows. `shares` and `alone` have one figure per tier: how many texts it
+    answers, and its accuracy where it answers all of them."""
+
+    dataset: str
+    split: str
+    n: int
+    accuracy: float
+    accuracy_interval_95: tuple[float, float]
+    shares: tuple[float, ...]
+    alone: tuple[float, ...]
+    cost_ms: float = Field(gt=0)
+
+
+class Floor(_Frozen):
+    """What the thresholds had to hold on the rows they were fitted on; `retention` is of the last tier."""
+
+    accuracy: float = Field(ge=0, le=1)
+    retention: float | None = Field(default=None, ge=0, le=1)
+
+
+class CascadeManifest(_Version):
+    """`manifest.json` of a cascade: cheap tiers first, dearer ones for what those are not sure of.
+
+    `fitted` is on the rows the thresholds were fitted on, `quality` on rows that took no part in it.
+    """
+
+    kind: Literal["cascade"]
+    tiers: tuple[Tier, ...] = Field(min_length=2, max_length=8)
+    floor: Floor
+    fitted: CascadeFigures
+    quality: tuple[CascadeFigures, ...] = ()
+    cpu: str
+    files: tuple[StoredFile, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> CascadeManifest:
+        if any(tier.threshold is None for tier in self.tiers[:-1]) or self.tiers[-1].threshold is not None:
+            raise ValueError("every tier but the last has a threshold")
+        if len({(tier.name, tier.version) for tier in self.tiers}) != len(self.tiers):
+            raise ValueError("a version stands twice among the tiers")
+        return self
+
     @property
-    def bytes(self) -> int:
-        """Size of the version's files, manifest.json itself aside."""
-        unique = {stored.file: stored.bytes for stored in self.stored_files}
-        return sum(unique.values())
+    def stored_files(self) -> tuple[StoredFile, ...]:
+        """Every file the version consists of, manifest.json itself aside: its tiers' are not among them."""
+        return self.files
+
+
+AnyManifest = Manifest | CascadeManifest
+_ANY: TypeAdapter[AnyManifest] = TypeAdapter(Annotated[AnyManifest, Field(discriminator="kind")])
 
 
 def read(folder: Path) -> Manifest:
-    """Parse a version's manifest.
+    """Parse the manifest of a version of a model.
+
+    Raises:
+        ManifestError: missing, a link, not JSON, another schema, standing in a folder of another name, or
+            that of a cascade.
+    """
+    manifest = read_any(folder)
+    if isinstance(manifest, CascadeManifest):
+        raise ManifestError(f"{folder} is a cascade, which has no builds of its own; name one of its tiers")
+    return manifest
+
+
+def read_any(folder: Path) -> AnyManifest:
+    """Parse a version's manifest, of whatever kind.
 
     Raises:
         ManifestError: missing, a link, not JSON, another schema, or standing in a folder of another name.
@@ -236,12 +335,12 @@ def read(folder: Path) -> Manifest:
         raise ManifestError(f"{path} is a link, which may lead out of the repository; copy the version")
     try:
         raw = json.loads(path.read_bytes())
-        manifest = Manifest.model_validate(raw)
+        manifest = _ANY.validate_python({"kind": "model", **raw} if isinstance(raw, dict) else raw)
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "manifest"
+        where = ".".join(str(part) for part in first["loc"][1:]) or "manifest"
         raise ManifestError(f"{path}: {where}: {first['msg']}") from error
     except ValueError as error:
         raise ManifestError(f"{path} is not valid JSON: {error}") from error
@@ -252,7 +351,7 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
-def verify(folder: Path, manifest: Manifest) -> None:
+def verify(folder: Path, manifest: AnyManifest) -> None:
     """Check that every file is the one that was published.
 
     Raises:
@@ -269,7 +368,7 @@ def verify(folder: Path, manifest: Manifest) -> None:
             raise ChecksumError(f"{path} does not match its published sha256; copy it again")
 
 
-def write(repository: Path, draft: Manifest, sources: Mapping[str, Path]) -> Path:
+def write(repository: Path, draft: AnyManifest, sources: Mapping[str, Path]) -> Path:
     """Publish a version and return its folder.
 
     `sources` maps each file name in the draft to where its bytes are now. The manifest is written last

@@ -35,12 +35,15 @@ def _add_models(metrics: Metrics, registry: Registry) -> None:
             for v in registry.loaded
         ]
 
+    def is_default() -> list[Sample]:
+        return [((v.key.name, str(v.key.version)), v is registry.default) for v in registry.served]
+
     add, each = metrics.add_gauge, _per_model(registry)
     add("model_info", "Versions in memory.", (*_MODEL, "build", "engine", "precision"), info)
     memory = "Resident memory a version's load took, about."
     add("model_memory_bytes", memory, _MODEL, each(lambda v: v.memory_bytes))
     default = "1 for the version that answers by default."
-    add("model_default", default, _MODEL, each(lambda v: v is registry.default))
+    add("model_default", default, _MODEL, is_default)
     add("model_threads", "Threads of a forward pass.", _MODEL, each(lambda v: v.session.threads))
     add(
         "model_lone_threads",
@@ -54,7 +57,7 @@ def _add_models(metrics: Metrics, registry: Registry) -> None:
 def _add_queues(metrics: Metrics, registry: Registry, scheduler: Scheduler, admission: Admission) -> None:
     def sessions() -> int:
         """How many passes of the default model may run at once."""
-        threads = registry.default.session.threads if registry.default else 1
+        threads = registry.default.threads if registry.default else 1
         return max(scheduler.cores // threads, 1)
 
     add, each = metrics.add_gauge, _per_model(registry)

@@ -80,6 +80,9 @@ class Metrics:
         )
         self._add_text_metrics()
         self._add_batch_metrics()
+        self._tier_texts = self._counter(
+            "cascade_texts", "Texts answered by a cascade, by the tier whose answer stood.", (*_MODEL, "tier")
+        )
         self._swaps = self._counter(
             "swaps", "Loads, promotions and unloads, by how they ended.", ("operation", "outcome")
         )
@@ -144,6 +147,10 @@ class Metrics:
             predictions={label: self._predictions.labels(*key, label) for label in labels},
             batches={reason: self._batches.labels(*key, reason) for reason in DISPATCH_REASONS},
         )
+
+    def tier_texts(self, model: str, version: int, tier: str) -> Counter:
+        """Texts of a cascade that this tier answered."""
+        return self._tier_texts.labels(model, str(version), tier)
 
     def count_request(self, model: str, version: int, outcome: str) -> None:
         """Count a routed prediction request; `outcome` is `ok` or an error's code."""

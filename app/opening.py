@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from app import artifact
-from app.artifact import TOKENIZER_FILE, Build, Manifest
+from app.artifact import TOKENIZER_FILE, Build, CascadeManifest, Manifest
 from app.batcher import BatchLimits
 from app.builds import Choice, rank_builds
 from app.cost import CostModel
@@ -57,6 +57,8 @@ class Opener:
             ArtifactError: it cannot be trusted, or nothing of it opens here.
         """
         folder, manifest = self._repository.folder(key), self._repository.manifest(key)
+        if isinstance(manifest, CascadeManifest):
+            raise ArtifactError(f"{key} is a cascade and has no builds of its own; its tiers are opened")
         choices = self.rank(manifest)
         before = resident_memory_bytes()
         with ThreadPoolExecutor(2, thread_name_prefix="bertpress-opening") as pool:

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 
-from app.artifact import Manifest
+from app.artifact import AnyManifest, CascadeManifest
+from app.cascade import Cascade, Served
 from app.errors import ArtifactError, BertpressError, ConflictError, NotLoadedError
 from app.first import first_versions
 from app.hardware import Hardware, resident_memory_bytes, return_free_memory, trim_memory
@@ -24,6 +25,7 @@ from app.repository import Repository
 from app.routing import Catalog
 from app.scheduler import Scheduler
 from app.settings import Settings
+from app.tiers import checked_tiers
 from app.tuner import Tuner
 from app.tuning import Tuning
 from app.variant import Variant, VersionKey
@@ -41,9 +43,15 @@ class VersionStatus:
     """available, loading, ready, draining, or failed (then `reason` says why)."""
     default: bool
     promoted: bool
-    manifest: Manifest | None
+    manifest: AnyManifest | None
     variant: Variant | None
     reason: str | None
+    cascade: Cascade | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it answers requests now."""
+        return self.variant is not None or self.cascade is not None
 
 
 class Registry:
@@ -67,6 +75,7 @@ class Registry:
         self._promotions = read_promotions(settings.state)
         self._known: Mapping[str, tuple[int, ...]] = {}
         self._loaded: dict[VersionKey, Variant] = {}
+        self._cascades: dict[VersionKey, Cascade] = {}
         self._busy: dict[VersionKey, str] = {}
         self._failures: dict[VersionKey, str] = {}
         self._operation = asyncio.Lock()
@@ -75,18 +84,32 @@ class Registry:
         self.catalog = Catalog()
 
     @property
-    def default(self) -> Variant | None:
+    def default(self) -> Served | None:
         """What answers a request that names nothing; None until it passed its probes."""
-        return None if self._default is None else self._loaded.get(self._default)
+        key = self._default
+        return None if key is None else self._loaded.get(key) or self._cascades.get(key)
 
     @property
     def loaded(self) -> tuple[Variant, ...]:
-        """Versions in memory that take requests."""
+        """Models in memory that take requests."""
         return tuple(self._loaded.values())
 
+    @property
+    def served(self) -> tuple[Served, ...]:
+        """The same, and the cascades that ask them."""
+        return (*self._loaded.values(), *self._cascades.values())
+
     def get(self, key: VersionKey) -> Variant:
-        """A version the catalog calls loaded."""
+        """A model the catalog calls loaded."""
         return self._loaded[key]
+
+    def cascade(self, key: VersionKey) -> Cascade:
+        """A cascade the catalog calls loaded."""
+        return self._cascades[key]
+
+    def find(self, key: VersionKey) -> Served:
+        """Whatever the catalog calls loaded."""
+        return self._loaded.get(key) or self._cascades[key]
 
     async def start(self) -> None:
         """Load and promote the default model's best version, then what the settings name beside it.
@@ -107,7 +130,7 @@ class Registry:
             await self._preload(entry)
 
     async def load(self, key: VersionKey) -> None:
-        """Bring a version into memory beside the others. Traffic stays where it is.
+        """Bring a version into memory beside the others, a cascade with its tiers. Traffic stays where it is.
 
         Raises:
             UnknownModelError: there is no such version.
@@ -116,7 +139,7 @@ class Registry:
         async with self._operation:
             with self._counted("load"):
                 await self._refresh()
-                if key not in self._loaded:
+                if key not in self.catalog.loaded:
                     self._repository.folder(key)  # what does not exist leaves no trace
                     await self._bring_up(key)
 
@@ -141,13 +164,14 @@ class Registry:
         Raises:
             UnknownModelError: there is no such version.
             NotLoadedError: it is not in memory.
-            ConflictError: it is the default.
+            ConflictError: it is the default, or a loaded cascade asks it.
         """
         async with self._operation:
             with self._counted("unload"):
                 self._require_loaded(key)
                 if key == self._default:
                     raise ConflictError(f"{key} is the default; promote another version before unloading it")
+                self._refuse_tier(key)
                 if self._promoted.get(key.name) == key.version:
                     del self._promoted[key.name]
                     self._promotions = self._promotions.forget(key.name)
@@ -158,7 +182,7 @@ class Registry:
         """Every version in the repository or in memory."""
         await self._refresh()
         keys = {VersionKey(name, version) for name, versions in self._known.items() for version in versions}
-        keys |= self._loaded.keys() | self._busy.keys()
+        keys |= self._loaded.keys() | self._cascades.keys() | self._busy.keys()
         return [await asyncio.to_thread(self._status, key) for key in sorted(keys)]
 
     def close(self) -> None:
@@ -168,6 +192,7 @@ class Registry:
         for variant in self._loaded.values():
             variant.close()
         self._loaded.clear()
+        self._cascades.clear()
 
     async def _load_first_valid(self) -> VersionKey:
         keys = first_versions(self._known, self._promotions, self._settings)
@@ -192,21 +217,17 @@ class Registry:
             await self.load(VersionKey(name, version))
 
     async def _bring_up(self, key: VersionKey) -> None:
-        self._busy[key] = "loading"
-        self._failures.pop(key, None)
-        try:
+        with self._loading(key):
+            cascade = await asyncio.to_thread(self._cascade_manifest, key)
+            if cascade is not None:
+                await self._bring_up_cascade(cascade)
+                return
             variant = self._variant(await asyncio.to_thread(self._open, key))
             try:
                 await self._probe(variant)
             except BaseException:
                 variant.close()
                 raise
-        except Exception as error:
-            self._failures[key] = str(error)
-            log.error("%s was not loaded: %s", key, error)
-            raise
-        finally:
-            del self._busy[key]
         self._scheduler.add(variant)
         self._loaded[key] = variant
         self._publish_catalog()
@@ -219,6 +240,43 @@ class Registry:
             variant.reason,
         )
         self._after_load(variant)
+
+    async def _bring_up_cascade(self, manifest: CascadeManifest) -> None:
+        """Its tiers first, those in memory as they are; what was brought up for nothing goes again."""
+        keys = await asyncio.to_thread(checked_tiers, self._repository, manifest, self._loaded)
+        missing = [key for key in keys if key not in self._loaded]
+        try:
+            for key in missing:
+                await self._bring_up(key)
+        except BaseException:
+            for key in missing:
+                if key in self._loaded:
+                    await self._take_down(key)
+            raise
+        metrics = self._metrics.variant(manifest.name, manifest.version, manifest.labels)
+        texts = [self._metrics.tier_texts(manifest.name, manifest.version, str(key)) for key in keys]
+        cascade = Cascade(manifest, [self._loaded[key] for key in keys], metrics, texts)
+        self._cascades[cascade.key] = cascade
+        self._publish_catalog()
+        log.info("%s is loaded: a cascade of %s", cascade.key, ", ".join(map(str, keys)))
+
+    def _cascade_manifest(self, key: VersionKey) -> CascadeManifest | None:
+        manifest = self._repository.manifest(key)
+        return manifest if isinstance(manifest, CascadeManifest) else None
+
+    @contextmanager
+    def _loading(self, key: VersionKey) -> Iterator[None]:
+        """Say that a version is being loaded, and why it was not."""
+        self._busy[key] = "loading"
+        self._failures.pop(key, None)
+        try:
+            yield
+        except Exception as error:
+            self._failures[key] = str(error)
+            log.error("%s was not loaded: %s", key, error)
+            raise
+        finally:
+            del self._busy[key]
 
     def _after_load(self, variant: Variant) -> None:
         """What need not come before the first request."""
@@ -258,21 +316,27 @@ class Registry:
     async def _take_down(self, key: VersionKey) -> None:
         before = resident_memory_bytes()
         self._busy[key] = "draining"
-        variant = self._loaded.pop(key)
+        served = self._cascades.pop(key, None) or self._loaded.pop(key)
         self._publish_catalog()
         try:
-            await variant.leases.all_returned()
+            await served.leases.all_returned()
         finally:
             del self._busy[key]
-            self._scheduler.remove(variant)
-            variant.close()
-        del variant
+            if isinstance(served, Variant):
+                self._scheduler.remove(served)
+                served.close()
+        del served
         await asyncio.to_thread(return_free_memory)
         after = resident_memory_bytes()
         log.info("%s is unloaded; resident %d MiB, before %d MiB", key, after // MIB, before // MIB)
 
+    def _refuse_tier(self, key: VersionKey) -> None:
+        for cascade in self._cascades.values():
+            if any(tier.key == key for tier in cascade.tiers):
+                raise ConflictError(f"{key} is a tier of {cascade.key}; unload that before it")
+
     def _require_loaded(self, key: VersionKey) -> None:
-        if key not in self._loaded:
+        if key not in self.catalog.loaded:
             self._repository.folder(key)
             raise NotLoadedError(f"{key} is not loaded; POST /admin/models/{key}/load first")
 
@@ -288,21 +352,23 @@ class Registry:
     def _publish_catalog(self) -> None:
         self.catalog = Catalog(
             known=self._known,
-            loaded=frozenset(self._loaded),
+            loaded=frozenset((*self._loaded, *self._cascades)),
             promoted=dict(self._promoted),
             default_model=None if self._default is None else self._default.name,
+            cascades={key: cascade.plan for key, cascade in self._cascades.items()},
         )
 
     def _status(self, key: VersionKey) -> VersionStatus:
-        variant = self._loaded.get(key)
+        variant, cascade = self._loaded.get(key), self._cascades.get(key)
+        served: Served | None = variant or cascade
         manifest, reason = None, self._failures.get(key)
         try:
-            manifest = variant.manifest if variant else self._repository.manifest(key)
+            manifest = served.manifest if served else self._repository.manifest(key)
         except BertpressError as error:
             reason = str(error)
-        state = "ready" if variant else self._busy.get(key) or ("failed" if reason else "available")
+        state = "ready" if served else self._busy.get(key) or ("failed" if reason else "available")
         promoted = self._promoted.get(key.name) == key.version
-        return VersionStatus(key, state, key == self._default, promoted, manifest, variant, reason)
+        return VersionStatus(key, state, key == self._default, promoted, manifest, variant, reason, cascade)
 
     @contextmanager
     def _counted(self, operation: str) -> Iterator[None]:

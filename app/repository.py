@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app import artifact
-from app.artifact import Manifest
+from app.artifact import AnyManifest
 from app.errors import ArtifactError, ManifestError, UnknownModelError
 from app.variant import VersionKey
 
@@ -15,14 +15,14 @@ class Repository:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._manifests: dict[VersionKey, tuple[tuple[int, int], Manifest | ManifestError]] = {}
+        self._manifests: dict[VersionKey, tuple[tuple[int, int], AnyManifest | ManifestError]] = {}
 
     def versions(self) -> dict[str, tuple[int, ...]]:
         """Every version present, valid or not; models without one are left out."""
         found = {name: tuple(artifact.versions(self.root, name)) for name in artifact.model_names(self.root)}
         return {name: versions for name, versions in found.items() if versions}
 
-    def manifest(self, key: VersionKey) -> Manifest:
+    def manifest(self, key: VersionKey) -> AnyManifest:
         """Read a version's manifest.
 
         Raises:
@@ -59,8 +59,8 @@ class Repository:
         return folder
 
 
-def _read(folder: Path) -> Manifest | ManifestError:
+def _read(folder: Path) -> AnyManifest | ManifestError:
     try:
-        return artifact.read(folder)
+        return artifact.read_any(folder)
     except ManifestError as error:
         return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from app.cascade import TierPlan
 from app.errors import NotLoadedError, NotReadyError, UnknownModelError
 from app.variant import VersionKey
 
@@ -13,9 +14,10 @@ _QUOTED_CHARACTERS = 64
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to be done for a request."""
+    """What is to be done for a request: who answers, and by asking which tiers if it is a cascade."""
 
     primary: VersionKey
+    tiers: tuple[TierPlan, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,7 @@ class Catalog:
     loaded: frozenset[VersionKey] = frozenset()
     promoted: Mapping[str, int] = field(default_factory=dict)
     default_model: str | None = None
+    cascades: Mapping[VersionKey, tuple[TierPlan, ...]] = field(default_factory=dict)
 
 
 def plan(catalog: Catalog, model: str | None, version: int | None) -> Plan:
@@ -36,14 +39,20 @@ def plan(catalog: Catalog, model: str | None, version: int | None) -> Plan:
         NotLoadedError: it exists but is not in memory.
         NotReadyError: nothing was named and the default is not serving yet.
     """
+    key = resolve(catalog, model, version)
+    return Plan(key, catalog.cascades.get(key, ()))
+
+
+def resolve(catalog: Catalog, model: str | None, version: int | None) -> VersionKey:
+    """The loaded version that a request means; the errors are those of `plan`."""
     name = catalog.default_model if model is None else model
     if name is None:
         raise NotReadyError("no model is serving yet; see /health/ready")
     if version is None:
-        return Plan(_unversioned(catalog, name, named=model is not None))
+        return _unversioned(catalog, name, named=model is not None)
     key = VersionKey(name, version)
     if key in catalog.loaded:
-        return Plan(key)
+        return key
     if version in catalog.known.get(name, ()):
         raise NotLoadedError(f"{key} is not loaded; an operator loads it with POST /admin/models/{key}/load")
     raise _unknown(catalog, name, version)

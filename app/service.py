@@ -6,13 +6,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from app import routing
 from app.admission import Admission
 from app.answer import Answer, Prediction, Timing, predict
 from app.cache import AnswerCache
+from app.cascade import Cascade, Served, TierPlan
 from app.errors import (
     BertpressError,
     ClosingError,
@@ -22,11 +23,11 @@ from app.errors import (
 )
 from app.in_flight import Flight, InFlight
 from app.job import Job, Priority
-from app.metrics import Metrics
+from app.metrics import Metrics, VariantMetrics
 from app.registry import Registry
 from app.scheduler import Scheduler
 from app.tokenizer import Encoded
-from app.variant import Variant
+from app.variant import Variant, VersionKey
 
 # Up to here tokenizing (about 0.4 us a character) costs hardly more than going to a thread and coming back.
 _INLINE_CHARACTERS = 500
@@ -78,11 +79,14 @@ class Service:
         """
         with self.admission.permit():
             plan = routing.plan(self.registry.catalog, request.model, request.version)
-            variant = self.registry.get(plan.primary)
+            served = self.registry.find(plan.primary)
             outcome = "internal"
             try:
-                with variant.lease():
-                    answer = await self._answer(variant, request)
+                with served.lease():
+                    if isinstance(served, Cascade):
+                        answer = await self._answer_by_tiers(served, plan.tiers, request)
+                    else:
+                        answer = await self._answer(served, request)
                 outcome = "ok"
             except BertpressError as error:
                 outcome = error.code
@@ -91,11 +95,11 @@ class Service:
                 outcome = "abandoned"
                 raise
             finally:
-                self._metrics.count_request(variant.key.name, variant.key.version, outcome)
+                self._metrics.count_request(served.key.name, served.key.version, outcome)
             return answer
 
-    def check_ready(self) -> Variant:
-        """The default variant, if requests that name nothing can be answered now.
+    def check_ready(self) -> Served:
+        """The default model, if requests that name nothing can be answered now.
 
         Raises:
             NotReadyError: it is not loaded yet, or the workers failed.
@@ -104,9 +108,9 @@ class Service:
         if self.admission.closed:
             raise ClosingError("the service is shutting down")
         self.check_alive()
-        if (variant := self.registry.default) is None:
+        if (served := self.registry.default) is None:
             raise NotReadyError("the default model has not passed its probes yet")
-        return variant
+        return served
 
     def check_alive(self) -> None:
         """Raises EngineError if the workers failed and only a restart helps."""
@@ -118,18 +122,50 @@ class Service:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
     async def _answer(self, variant: Variant, request: PredictRequest) -> Answer:
+        work = await self._work_on(variant, request)
+        timing = work.timing(time.monotonic())
+        if not request.truncate:
+            _refuse_cut(request.texts, work.predictions)
+        predictions = [work.predictions[text] for text in request.texts]
+        _observe(variant.metrics, predictions, timing)
+        return Answer(variant.key, variant.manifest.labels, predictions, timing)
+
+    async def _answer_by_tiers(
+        self, cascade: Cascade, tiers: Sequence[TierPlan], request: PredictRequest
+    ) -> Answer:
+        """Each text goes from tier to tier until one is sure enough of it."""
+        left = list(dict.fromkeys(request.texts))
+        predictions: dict[str, Prediction] = {}
+        answered_by: dict[str, VersionKey] = {}
+        spent: list[_Work] = []
+        for tier in tiers:
+            # What stands in the end may not be cut; an answer that does not stand may be.
+            asked = replace(request, texts=left, truncate=True)
+            spent.append(await self._work_on(self.registry.get(tier.key), asked))
+            for text, prediction in spent[-1].predictions.items():
+                if tier.settles(prediction.score):
+                    predictions[text], answered_by[text] = prediction, tier.key
+            left = [text for text in left if text not in predictions]
+            if not left:
+                break
+        if not request.truncate:
+            _refuse_cut(request.texts, predictions)
+        timing = _sum(spent, time.monotonic() - request.received)
+        standing = [predictions[text] for text in request.texts]
+        by = tuple(answered_by[text] for text in request.texts)
+        _observe(cascade.metrics, standing, timing)
+        for key in by:
+            cascade.tier_texts[key].inc()
+        return Answer(cascade.key, cascade.labels, standing, timing, by)
+
+    async def _work_on(self, variant: Variant, request: PredictRequest) -> _Work:
+        """Every text of a request answered by one version."""
         work = _Work(variant, request, request.received + request.timeout_seconds)
-        texts = request.texts
         if self.cache.enabled or self._coalesce:
             await self._answer_each_once(work)
         else:
-            work.keep(texts, await self._run(work, texts))
-        timing = work.timing(time.monotonic())
-        if not request.truncate:
-            _refuse_cut(texts, work.predictions)
-        predictions = [work.predictions[text] for text in texts]
-        _observe(variant, predictions, timing)
-        return Answer(variant.key, variant.manifest.labels, predictions, timing)
+            work.keep(request.texts, await self._run(work, request.texts))
+        return work
 
     async def _answer_each_once(self, work: _Work) -> None:
         """Texts answered before come from the cache, those in flight are waited for, the rest is run."""
@@ -267,8 +303,18 @@ async def _before(deadline: float, awaited: Awaitable[T]) -> T:
         ) from None
 
 
-def _observe(variant: Variant, predictions: Sequence[Prediction], timing: Timing) -> None:
-    metrics = variant.metrics
+def _sum(spent: Sequence[_Work], total_seconds: float) -> Timing:
+    """Where the time went in tiers that were asked one after the other."""
+    return Timing(
+        sum(work.queue_seconds for work in spent),
+        sum(work.tokenize_seconds for work in spent),
+        sum(work.inference_seconds for work in spent),
+        total_seconds,
+        max(work.batch_rows for work in spent),
+    )
+
+
+def _observe(metrics: VariantMetrics, predictions: Sequence[Prediction], timing: Timing) -> None:
     metrics.tokenize_seconds.observe(timing.tokenize_seconds)
     metrics.queue_seconds.observe(timing.queue_seconds)
     metrics.request_seconds.observe(timing.total_seconds)

@@ -62,6 +62,31 @@ class Variant:
         self.memory_bytes = 0
         self.closed = False
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the order of an answer's probabilities."""
+        return self.manifest.labels
+
+    @property
+    def max_tokens(self) -> int:
+        """Most tokens it reads of a text."""
+        return self.manifest.tokenizer.max_tokens
+
+    @property
+    def precision(self) -> str:
+        """Precision of the build in memory."""
+        return self.build.precision
+
+    @property
+    def platform(self) -> str:
+        """What runs it."""
+        return self.build.engine
+
+    @property
+    def threads(self) -> int:
+        """Threads of a forward pass."""
+        return self.session.threads
+
     def lease(self) -> AbstractContextManager[None]:
         """Hold the version in memory while a request needs it."""
         return self.leases.lease()

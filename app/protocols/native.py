@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.answer import Answer
+from app.artifact import CascadeManifest, Manifest
 from app.errors import InvalidRequestError
 from app.job import Priority
 from app.protocols.body import read_json
@@ -53,6 +54,7 @@ class PredictionReply(BaseModel):
     probabilities: dict[str, float]
     tokens: int = Field(description="tokens the model read, special ones included")
     truncated: bool = Field(description="whether the text was longer than the model reads")
+    tier: str | None = Field(None, description="of a cascade: the version that gave this answer")
 
 
 class TimingReply(BaseModel):
@@ -71,6 +73,14 @@ class PredictReply(BaseModel):
     version: int
     predictions: list[PredictionReply]
     timing: TimingReply
+
+
+class TierReply(BaseModel):
+    """A version that a cascade asks."""
+
+    name: str
+    version: int
+    threshold: float | None = Field(description="its answer stands from this score on; null: always")
 
 
 class ModelReply(BaseModel):
@@ -93,6 +103,7 @@ class ModelReply(BaseModel):
     bytes: int | None = Field(description="size on disk")
     memory_bytes: int | None = Field(description="resident memory its load took, about")
     description: str | None
+    tiers: list[TierReply] | None = Field(description="of a cascade: the versions it asks, in this order")
 
 
 class ModelsReply(BaseModel):
@@ -170,19 +181,22 @@ def parse_predict(document: object, settings: Settings, received: float, client:
 def render_answer(answer: Answer) -> dict[str, Any]:
     """The answer in this dialect."""
     timing = answer.timing
+    predictions: list[dict[str, Any]] = [
+        {
+            "label": prediction.label,
+            "score": prediction.score,
+            "probabilities": dict(zip(answer.labels, prediction.probabilities, strict=True)),
+            "tokens": prediction.tokens,
+            "truncated": prediction.truncated,
+        }
+        for prediction in answer.predictions
+    ]
+    for row, tier in zip(predictions, answer.tiers, strict=False):  # a model that is no cascade has none
+        row["tier"] = str(tier)
     return {
         "model": answer.key.name,
         "version": answer.key.version,
-        "predictions": [
-            {
-                "label": prediction.label,
-                "score": prediction.score,
-                "probabilities": dict(zip(answer.labels, prediction.probabilities, strict=True)),
-                "tokens": prediction.tokens,
-                "truncated": prediction.truncated,
-            }
-            for prediction in answer.predictions
-        ],
+        "predictions": predictions,
         "timing": {
             "queue_ms": _ms(timing.queue_seconds),
             "tokenize_ms": _ms(timing.tokenize_seconds),
@@ -209,11 +223,25 @@ def render_status(status: VersionStatus) -> dict[str, Any]:
         "threads": variant.session.threads if variant else None,
         "lone_threads": variant.lone_session.threads if variant and variant.lone_session else None,
         "labels": list(manifest.labels) if manifest else None,
-        "max_tokens": manifest.tokenizer.max_tokens if manifest else None,
+        "max_tokens": _max_tokens(status),
         "bytes": manifest.bytes if manifest else None,
         "memory_bytes": variant.memory_bytes if variant else None,
         "description": manifest.description if manifest else None,
+        "tiers": _tiers(manifest) if isinstance(manifest, CascadeManifest) else None,
     }
+
+
+def _tiers(manifest: CascadeManifest) -> list[dict[str, Any]]:
+    return [
+        {"name": tier.name, "version": tier.version, "threshold": tier.threshold} for tier in manifest.tiers
+    ]
+
+
+def _max_tokens(status: VersionStatus) -> int | None:
+    """Of a cascade it is known only once its tiers are."""
+    if status.cascade is not None:
+        return status.cascade.max_tokens
+    return status.manifest.tokenizer.max_tokens if isinstance(status.manifest, Manifest) else None
 
 
 def _ms(seconds: float) -> float:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.answer import Answer
+from app.cascade import Served
 from app.errors import InvalidRequestError, UnsupportedInputError
 from app.protocols.body import read_json
 from app.protocols.errors import documented
@@ -24,7 +25,6 @@ from app.protocols.scores import LabelScore, logits, probabilities, ranked
 from app.protocols.texts import Text, check_fields, check_texts, client_of, one_of, true_or_false
 from app.service import PredictRequest, Service
 from app.settings import Settings
-from app.variant import Variant
 
 _FIELDS = ("inputs", "truncate", "raw_scores", "truncation_direction")
 _DIRECTIONS = ("right", "Right", "left", "Left")
@@ -177,13 +177,13 @@ def render_scores(answer: Answer, wanted: Wanted) -> list[Any]:
     return rows if wanted.batch else rows[0]
 
 
-def render_info(variant: Variant, settings: Settings, version: str) -> dict[str, Any]:
+def render_info(served: Served, settings: Settings, version: str) -> dict[str, Any]:
     """The default model as GET /info tells of it."""
-    labels = variant.manifest.labels
+    labels = served.labels
     return {
-        "model_id": variant.key.name,
-        "model_sha": str(variant.key.version),
-        "model_dtype": variant.build.precision,
+        "model_id": served.key.name,
+        "model_sha": str(served.key.version),
+        "model_dtype": served.precision,
         "model_type": {
             "classifier": {
                 "id2label": {str(index): label for index, label in enumerate(labels)},
@@ -191,7 +191,7 @@ def render_info(variant: Variant, settings: Settings, version: str) -> dict[str,
             }
         },
         "max_concurrent_requests": settings.max_requests,
-        "max_input_length": variant.manifest.tokenizer.max_tokens,
+        "max_input_length": served.max_tokens,
         "max_batch_tokens": settings.max_batch_tokens,
         "max_batch_requests": settings.max_batch_rows,
         "max_client_batch_size": settings.max_texts,

@@ -66,7 +66,7 @@ class Running:
 
     @property
     def default(self) -> Variant:
-        assert self.parts.registry.default is not None
+        assert isinstance(self.parts.registry.default, Variant)
         return self.parts.registry.default
 
     async def predict(self, inputs: object = "a great film", **fields: object) -> httpx.Response:

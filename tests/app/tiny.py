@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,14 @@ from app import artifact
 from app.artifact import (
     Architecture,
     Build,
+    CascadeFigures,
+    CascadeManifest,
+    Floor,
     Head,
     Manifest,
     Probe,
     Provenance,
+    Tier,
     TokenizerSettings,
     stored_file,
 )
@@ -143,18 +147,49 @@ def publish(
         ),
         files=(stored_file(work / "tokenizer.json"),),
         probes=tuple(probes),
-        provenance=Provenance(
-            teacher="random",
-            recipe="tests",
-            recipe_sha256="0" * 64,
-            data="none",
-            data_fingerprint="none",
-            seed=version,
-            libraries={},
-            created_at="2025-01-01T00:00:00Z",
-        ),
+        provenance=_provenance(version),
     )
     return artifact.write(repository, draft, {path.name: path for path in work.iterdir()})
+
+
+def publish_cascade(
+    repository: Path,
+    tiers: Sequence[tuple[str, int, float | None]],
+    version: int = 1,
+    labels: tuple[str, ...] = ("negative", "positive"),
+) -> Path:
+    """Publish cascade/`version` over published versions, each with the score from which on it decides."""
+    figures = CascadeFigures(
+        dataset="none",
+        split="validation",
+        n=1,
+        accuracy=1.0,
+        accuracy_interval_95=(0.0, 1.0),
+        shares=tuple(1 / len(tiers) for _ in tiers),
+        alone=tuple(1.0 for _ in tiers),
+        cost_ms=1.0,
+    )
+    draft = CascadeManifest(
+        kind="cascade",
+        name="cascade",
+        version=version,
+        heads=(Head(name="label", labels=labels),),
+        tiers=tuple(
+            Tier(
+                name=name,
+                version=number,
+                manifest_sha256=artifact.sha256(repository / name / str(number) / "manifest.json"),
+                threshold=threshold,
+                cost_ms=1.0,
+            )
+            for name, number, threshold in tiers
+        ),
+        floor=Floor(accuracy=0.9),
+        fitted=figures,
+        cpu="none",
+        provenance=_provenance(version),
+    )
+    return artifact.write(repository, draft, {})
 
 
 def probe_logits(work: Path, settings: TokenizerSettings, shift: float) -> dict[str, tuple[float, ...]]:
@@ -163,6 +198,19 @@ def probe_logits(work: Path, settings: TokenizerSettings, shift: float) -> dict[
     engine = load_engine("onnx", work / "model.onnx", 1)
     rows = {text: engine.logits(*pad([tokenizer.encode(text).input_ids], 0))[0] for text in PROBE_TEXTS}
     return {text: tuple(float(value) + shift for value in row) for text, row in rows.items()}
+
+
+def _provenance(seed: int) -> Provenance:
+    return Provenance(
+        teacher="random",
+        recipe="tests",
+        recipe_sha256="0" * 64,
+        data="none",
+        data_fingerprint="none",
+        seed=seed,
+        libraries={},
+        created_at="2025-01-01T00:00:00Z",
+    )
 
 
 def _build(path: Path, name: str, batch_invariant: bool, fields: Mapping[str, Any]) -> Build:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from app import routing
+from app.cascade import Served
 from app.errors import UnknownModelError
 from app.protocols.openinference.tensors import INPUT, OUTPUTS
 from app.protocols.texts import LARGEST_VERSION
 from app.registry import Registry
-from app.variant import Variant
 
 SERVER = "bertpress"
 EXTENSIONS = ("binary_tensor_data", "model_repository", "schedule_policy")
@@ -35,14 +35,14 @@ class ModelMetadata:
     outputs: list[TensorMetadata]
 
 
-def find(registry: Registry, name: str, version: int | None) -> Variant:
+def find(registry: Registry, name: str, version: int | None) -> Served:
     """The version that answers for a name, with or without a version.
 
     Raises:
         UnknownModelError: no such model or version.
         NotLoadedError: it exists but is not in memory.
     """
-    return registry.get(routing.plan(registry.catalog, name, version).primary)
+    return registry.find(routing.resolve(registry.catalog, name, version))
 
 
 def read_version(version: str) -> int | None:
@@ -65,13 +65,13 @@ def describe(registry: Registry, name: str, version: int | None) -> ModelMetadat
         UnknownModelError: no such model or version.
         NotLoadedError: it exists but is not in memory.
     """
-    variant = find(registry, name, version)
-    labels = len(variant.manifest.labels)
-    versions = sorted(each.key.version for each in registry.loaded if each.key.name == name)
+    served = find(registry, name, version)
+    labels = len(served.labels)
+    versions = sorted(each.key.version for each in registry.served if each.key.name == name)
     return ModelMetadata(
         name=name,
         versions=[str(number) for number in versions],
-        platform=f"{SERVER}_{variant.build.engine}",
+        platform=f"{SERVER}_{served.platform}",
         inputs=[TensorMetadata(INPUT, "BYTES", [-1])],
         outputs=[
             TensorMetadata(name, output.datatype, [-1, labels] if output.wide else [-1])

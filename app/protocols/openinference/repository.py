@@ -53,7 +53,7 @@ async def unload(registry: Registry, name: str) -> None:
         NotLoadedError: no version of it is loaded.
         ConflictError: it is the default model.
     """
-    loaded = [status for status in await _versions(registry, name) if status.variant is not None]
+    loaded = [status for status in await _versions(registry, name) if status.loaded]
     if not loaded:
         raise NotLoadedError(f"no version of {name} is loaded")
     if any(status.default for status in loaded):
@@ -75,7 +75,7 @@ async def _versions(registry: Registry, name: str) -> list[VersionStatus]:
 
 
 def _row(status: VersionStatus) -> IndexRow:
-    reason = "" if status.variant else status.reason or ""
+    reason = "" if status.loaded else status.reason or ""
     return IndexRow(
         status.key.name, str(status.key.version), _STATES.get(status.state, "UNAVAILABLE"), reason
     )
