@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app.main import Parts, create_app
 from app.settings import Settings
+from app.variant import Variant
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,11 @@ class Live:
     def parts(self) -> Parts:
         parts: Parts = self.app.state.parts
         return parts
+
+    @property
+    def default(self) -> Variant:
+        assert isinstance(self.parts.registry.default, Variant)
+        return self.parts.registry.default
 
 
 class _Server(uvicorn.Server):

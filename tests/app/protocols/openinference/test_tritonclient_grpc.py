@@ -73,8 +73,7 @@ def test_it_answers_as_over_rest(service: Live, client: triton.InferenceServerCl
     result = client.infer("tiny", [texts_input(wide=wide)], request_id="7")
     response = result.get_response()
     assert (response.id, response.model_name, response.model_version) == ("7", "tiny", "1")
-    variant = service.parts.registry.default
-    assert variant is not None
+    variant = service.default
     for index, text in enumerate(TEXTS):
         logits = variant.run([variant.tokenizer.encode(text).input_ids])[0]
         np.testing.assert_allclose(result.as_numpy("logits")[index], logits, rtol=1e-4)
@@ -125,7 +124,7 @@ def test_no_message_is_longer_than_a_body(client: triton.InferenceServerClient, 
 def test_a_call_ends_with_its_deadline(
     service: Live, client: triton.InferenceServerClient, hold: Any
 ) -> None:
-    hold(service.parts.registry.default)
+    hold(service.default)
     assert (
         refusal(lambda: client.infer("tiny", [texts_input()], client_timeout=0.2))[0] == "DEADLINE_EXCEEDED"
     )
@@ -135,7 +134,7 @@ def test_a_call_ends_with_its_deadline(
 
 
 def test_who_leaves_is_not_worked_for(service: Live, client: triton.InferenceServerClient, hold: Any) -> None:
-    engine = hold(service.parts.registry.default)
+    engine = hold(service.default)
     call = client.async_infer("tiny", [texts_input()], callback=lambda **_: None)
     engine.entered.wait()
     call.cancel()
@@ -145,15 +144,14 @@ def test_who_leaves_is_not_worked_for(service: Live, client: triton.InferenceSer
 
 
 def test_a_fault_tells_nothing(service: Live, client: triton.InferenceServerClient) -> None:
-    assert service.parts.registry.default is not None
-    service.parts.registry.default.session.engine = FailingEngine()
+    service.default.session.engine = FailingEngine()
     code, message = refusal(lambda: client.infer("tiny", [texts_input(["zebra"])]))
     assert code == "INTERNAL" and "zebra" not in message
 
 
 def test_too_many_at_once(live: Callable[..., Live], hold: Any) -> None:
     service = live(grpc_port=0, max_requests=1)
-    engine = hold(service.parts.registry.default)
+    engine = hold(service.default)
     with triton.InferenceServerClient(service.grpc_address) as client:
         done = threading.Event()
         client.async_infer("tiny", [texts_input()], callback=lambda **_: done.set())
