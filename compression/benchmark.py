@@ -136,13 +136,15 @@ def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Pa
 
 
 def latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
-    """The newest version of every model of a repository."""
+    """The newest version of every model of a repository; cascades, which have no builds, are left out."""
     found = []
     for name in artifact.model_names(models):
         numbers = artifact.versions(models, name)
         if numbers:
             folder = models / name / str(numbers[-1])
-            found.append((folder, artifact.read(folder)))
+            manifest = artifact.read_any(folder)
+            if isinstance(manifest, Manifest):
+                found.append((folder, manifest))
     if not found:
         raise ArtifactError(f"{models} holds no published version; run `bertpress compress` first")
     return found

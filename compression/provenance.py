@@ -15,13 +15,27 @@ _LIBRARIES = ("torch", "transformers", "accelerate", "onnx", "onnxruntime", "tok
 
 def provenance(context: Context) -> Provenance:
     """The run as the manifest states it. Paths are cut to their last part: they mean nothing elsewhere."""
-    return Provenance(
+    return provenance_of(
         teacher=Path(context.teacher_source).name,
         recipe=context.recipe.name,
         recipe_sha256=context.recipe.sha256,
-        data=context.data_name,
+        data_name=context.data_name,
         data_fingerprint=context.data_fingerprint,
         seed=context.recipe.teacher.seed,
+    )
+
+
+def provenance_of(
+    *, teacher: str, recipe: str, recipe_sha256: str, data_name: str, data_fingerprint: str, seed: int
+) -> Provenance:
+    """The same with what is installed here, and the time."""
+    return Provenance(
+        teacher=teacher,
+        recipe=recipe,
+        recipe_sha256=recipe_sha256,
+        data=data_name,
+        data_fingerprint=data_fingerprint,
+        seed=seed,
         code_revision=code_revision(),
         libraries={name: found for name in _LIBRARIES if (found := _version(name))},
         created_at=datetime.now(UTC).replace(microsecond=0).isoformat(),
