@@ -9,7 +9,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # The CPU build of PyTorch, where the index has one; the plain name pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
 
-.PHONY: serve test test-system check format compress bench bench-peers soak docker clean
+.PHONY: serve test test-system check format compress bench bench-peers ladder soak docker clean
 
 serve: $(SERVE)/.installed
 	@BERTPRESS_DEFAULT_MODEL=$${BERTPRESS_DEFAULT_MODEL:-sentiment-quality} \
@@ -47,6 +47,11 @@ PEERS ?= .peers
 bench-peers: $(DEV)/.installed
 	$(DEV)/bin/python -m loadtests.peers.install --into $(PEERS) --torch $(TORCH)
 	$(DEV)/bin/python -m loadtests.peers --environments $(PEERS) --json $(PEERS)/figures.json --write docs/peers.md
+
+# What each step of the compression saves: make ladder TEACHER=my-classifier DATA=imdb/
+ladder: $(DEV)/.installed
+	@test -n "$(TEACHER)" -a -n "$(DATA)" || { echo "usage: make ladder TEACHER=DIR DATA=PATH"; exit 2; }
+	$(DEV)/bin/bertpress benchmark ladder --teacher $(TEACHER) --data $(DATA)
 
 # Memory over 200,000 requests of random lengths; fails if it grows by more than 5 %.
 soak: $(DEV)/.installed
