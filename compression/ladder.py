@@ -25,13 +25,14 @@ from rich.console import Console
 from rich.table import Table
 
 from app import artifact
-from app.artifact import Manifest, TokenizerSettings
+from app.artifact import AnyManifest, CascadeManifest, Manifest, TokenizerSettings
 from app.engines import load_engine
 from app.errors import ArtifactError
 from app.hardware import cpu_features, cpu_model, usable_cores
 from app.tokenizer import Tokenizer
 from compression import baseline, classifier, data, export
 from compression.data import DataSettings
+from compression.evaluation import probabilities
 from compression.measurement import Predict
 
 Logits = npt.NDArray[np.float32]
@@ -146,26 +147,57 @@ def steps(asked: Asked, threads: int, scratch: Path) -> Iterable[Step]:
     engine.close()
     for number, name in enumerate(asked.versions):
         folder, manifest = _highest(asked.models, name)
+        if isinstance(manifest, CascadeManifest):
+            yield _cascade(asked.models, manifest, threads)
+            continue
         if number == 0:
             yield _published(folder, manifest, threads, 1)
         yield _published(folder, manifest, 1, threads)
 
 
 def _published(folder: Path, manifest: Manifest, threads: int, instances: int) -> Step:
+    name = f"{manifest.name}, {manifest.builds[0].name}{_several(instances)}"
+    answer = _opened(folder, manifest, threads, instances)
+    return Step(name, answer, instances, retention=manifest.quality[0].retention)
+
+
+def _opened(folder: Path, manifest: Manifest, threads: int, instances: int) -> Answer:
     build = manifest.builds[0]
     engine = load_engine(build.engine, folder / build.file, threads, build.precision, instances)
-    several = f", {instances} instances" if instances > 1 else ""
-    reads = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
-    name = f"{manifest.name}, {build.name}{several}"
-    return Step(name, _through(reads, engine.logits), instances, retention=manifest.quality[0].retention)
+    return _through(Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer), engine.logits)
 
 
-def _highest(models: Path, name: str) -> tuple[Path, Manifest]:
+def _several(instances: int) -> str:
+    return f", {instances} instances" if instances > 1 else ""
+
+
+def _cascade(models: Path, manifest: CascadeManifest, instances: int) -> Step:
+    """The tiers as the service asks them: the next one where a score stays below the threshold."""
+    tiers = []
+    for tier in manifest.tiers:
+        folder = models / tier.name / str(tier.version)
+        asked = artifact.read(folder)
+        tiers.append((_opened(folder, asked, 1, instances), asked.calibration_temperature, tier.threshold))
+
+    def answer(text: str) -> Logits:
+        for ask, temperature, threshold in tiers:
+            logits = ask(text)
+            if threshold is None or probabilities(logits[None, :] / temperature).max() >= threshold:
+                break
+        return logits
+
+    taught, quality = asked.quality[0].teacher_accuracy, manifest.quality or (manifest.fitted,)
+    retention = quality[0].accuracy / taught if taught else None
+    names = " > ".join(tier.name for tier in manifest.tiers)
+    return Step(f"{manifest.name}: {names}{_several(instances)}", answer, instances, retention=retention)
+
+
+def _highest(models: Path, name: str) -> tuple[Path, AnyManifest]:
     numbers = artifact.versions(models, name)
     if not numbers:
         raise ArtifactError(f"{models} holds no version of {name}; name others with --versions")
     folder = models / name / str(numbers[-1])
-    return folder, artifact.read(folder)
+    return folder, artifact.read_any(folder)
 
 
 def _tokenizer(teacher: Path, tokens: int) -> Tokenizer:

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from app import artifact
+from app.artifact import CascadeManifest
 from app.errors import ArtifactError
 from compression import cli, ladder
 from compression.ladder import Asked, Rung, Step, climb
@@ -77,6 +80,29 @@ def test_the_whole_ladder(
     assert [rung["accuracy"] is None for rung in rungs] == [True, True, *[False] * 5]
     assert rungs[2]["accuracy"] == rungs[3]["accuracy"], "the graph answers as the model it was made of"
     assert "small" in capsys.readouterr().out
+
+
+def test_a_cascade_asks_the_next_tier_where_the_first_is_not_sure(finished: Finished, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(finished.request.repository, models)
+    flags = ["--models", str(models), "--tier", "small", "--tier", "whole", "--name", "both"]
+    assert cli.main(["cascade", *flags, "--data", finished.request.data[0], "--retention", "0.9"]) == 0
+    manifest = artifact.read_any(models / "both" / "1")
+    assert isinstance(manifest, CascadeManifest)
+    sure = manifest.model_copy(
+        update={"tiers": (manifest.tiers[0].model_copy(update={"threshold": 0.0}), manifest.tiers[1])}
+    )
+    never = manifest.model_copy(
+        update={"tiers": (manifest.tiers[0].model_copy(update={"threshold": 1.0}), manifest.tiers[1])}
+    )
+    text = "the film was dull and the cast long"
+
+    def alone(name: str) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+        folder = models / name / "1"
+        return ladder._opened(folder, artifact.read(folder), 1, 1)(text)
+
+    assert np.array_equal(ladder._cascade(models, sure, 1).answer(text), alone("small"))
+    assert np.array_equal(ladder._cascade(models, never, 1).answer(text), alone("whole"))
 
 
 def test_a_version_that_is_not_there(finished: Finished, tmp_path: Path) -> None:
