@@ -40,12 +40,15 @@ class OpenTier:
     def logits(self, text: str) -> Logits:
         """What it answers for its first head, unpadded and alone. Shape: (C,)."""
         input_ids = self.tokenizer.encode(text).input_ids[None, :]
-        answers = self.engine.logits(input_ids, np.ones_like(input_ids))
-        return answers[:, : len(self.manifest.labels)][0]
+        answer: Logits = self.engine.logits(input_ids, np.ones_like(input_ids))[
+            0, : len(self.manifest.labels)
+        ]
+        return answer
 
     def probabilities(self, text: str) -> Logits:
         """The same as probabilities, calibrated as the service does it. Shape: (C,)."""
-        return probabilities(self.logits(text)[None, :] / self.manifest.calibration_temperature)[0]
+        logits = self.logits(text) / np.float32(self.manifest.calibration_temperature)
+        return probabilities(logits)
 
 
 def open_tier(repository: Path, wanted: str) -> OpenTier:
