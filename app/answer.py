@@ -4,22 +4,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from app.artifact import Head
 from app.job import Logits
 from app.tokenizer import Encoded
 from app.variant import VersionKey
 
 
 @dataclass(frozen=True, slots=True)
+class HeadAnswer:
+    """What a head beside the first one says of a text."""
+
+    head: Head
+    label: str
+    probabilities: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """The largest probability."""
+        return max(self.probabilities)
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
-    """One text's answer; `logits` and `probabilities` stand in the order of the model's labels."""
+    """One text's answer; `logits` and `probabilities` stand in the order of the model's labels.
+
+    Of a model with several heads it is the first one's; `further` has those of the others, in their order.
+    """
 
     label: str
     logits: tuple[float, ...]
     probabilities: tuple[float, ...]
     tokens: int
     truncated: bool
+    further: tuple[HeadAnswer, ...] = ()
 
     @property
     def score(self) -> float:
@@ -51,6 +70,8 @@ class Answer:
     predictions: list[Prediction]
     timing: Timing
     tiers: tuple[VersionKey, ...] = ()
+    head: str = "label"
+    """Name of the head whose labels these are."""
 
 
 def predict(logits: Logits, encoded: Encoded, labels: tuple[str, ...], temperature: float) -> Prediction:
@@ -59,6 +80,20 @@ def predict(logits: Logits, encoded: Encoded, labels: tuple[str, ...], temperatu
     probabilities = softmax(values, temperature)
     label = labels[probabilities.index(max(probabilities))]
     return Prediction(label, values, probabilities, len(encoded.input_ids), encoded.truncated)
+
+
+def predict_heads(logits: Logits, encoded: Encoded, heads: Sequence[Head], temperature: float) -> Prediction:
+    """One text's prediction from the logits of several heads side by side, (C,).
+
+    The temperature is the first head's: the calibration knows no other.
+    """
+    first = predict(logits, encoded, heads[0].labels, temperature)
+    further, start = [], len(heads[0].labels)
+    for head in heads[1:]:
+        probabilities = softmax(logits[start : start + len(head.labels)].tolist())
+        further.append(HeadAnswer(head, head.labels[probabilities.index(max(probabilities))], probabilities))
+        start += len(head.labels)
+    return replace(first, further=tuple(further))
 
 
 def softmax(logits: Sequence[float], temperature: float = 1.0) -> tuple[float, ...]:

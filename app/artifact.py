@@ -134,10 +134,11 @@ class Probe(_Frozen):
 
 
 class Quality(_Frozen):
-    """Accuracy of one build on labelled rows, beside the fp32 teacher on the same rows."""
+    """Accuracy of one build and head on labelled rows, beside the fp32 teacher on the same rows."""
 
     dataset: str
     split: str
+    head: str = "label"
     build: str
     n: int
     accuracy: float

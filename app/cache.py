@@ -14,6 +14,7 @@ _Key = tuple[int, bytes]
 # A digest, its key, the prediction and the dictionary's own entry, as the interpreter stores them (measured).
 _ENTRY_BYTES = 370
 _CLASS_BYTES = 64
+_HEAD_BYTES = 170
 
 
 class AnswerCache:
@@ -58,4 +59,5 @@ def _digest(text: str) -> bytes:
 
 
 def _size(prediction: Prediction) -> int:
-    return _ENTRY_BYTES + _CLASS_BYTES * len(prediction.probabilities)
+    further = sum(_HEAD_BYTES + _CLASS_BYTES * len(head.probabilities) for head in prediction.further)
+    return _ENTRY_BYTES + _CLASS_BYTES * len(prediction.probabilities) + further

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from app import routing
 from app.admission import Admission
-from app.answer import Answer, Prediction, Timing, predict
+from app.answer import Answer, Prediction, Timing, predict, predict_heads
 from app.cache import AnswerCache
 from app.cascade import Cascade, Served, TierPlan
 from app.errors import (
@@ -128,7 +128,8 @@ class Service:
             _refuse_cut(request.texts, work.predictions)
         predictions = [work.predictions[text] for text in request.texts]
         _observe(variant.metrics, predictions, timing)
-        return Answer(variant.key, variant.manifest.labels, predictions, timing)
+        head = variant.manifest.heads[0]
+        return Answer(variant.key, head.labels, predictions, timing, head=head.name)
 
     async def _answer_by_tiers(
         self, cascade: Cascade, tiers: Sequence[TierPlan], request: PredictRequest
@@ -156,7 +157,7 @@ class Service:
         _observe(cascade.metrics, standing, timing)
         for key in by:
             cascade.tier_texts[key].inc()
-        return Answer(cascade.key, cascade.labels, standing, timing, by)
+        return Answer(cascade.key, cascade.labels, standing, timing, by, cascade.manifest.heads[0].name)
 
     async def _work_on(self, variant: Variant, request: PredictRequest) -> _Work:
         """Every text of a request answered by one version."""
@@ -237,7 +238,13 @@ class Service:
         work.queue_seconds = max(work.queue_seconds, job.queue_seconds)
         work.inference_seconds = max(work.inference_seconds, job.inference_seconds)
         work.batch_rows = max(work.batch_rows, job.batch_rows)
-        labels, temperature = variant.manifest.labels, variant.manifest.calibration_temperature
+        heads, temperature = variant.manifest.heads, variant.manifest.calibration_temperature
+        if len(heads) > 1:
+            return [
+                predict_heads(logits, item, heads, temperature)
+                for logits, item in zip(job.answers, encoded, strict=True)
+            ]
+        labels = variant.manifest.labels
         return [
             predict(logits, item, labels, temperature)
             for logits, item in zip(job.answers, encoded, strict=True)

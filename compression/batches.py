@@ -56,6 +56,14 @@ class Rows:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def labels_of(self, head: int) -> npt.NDArray[np.int64]:
+        """True labels of one head, -1 where a row has none. Shape: (N,)."""
+        if head == 0:
+            return self.labels
+        if self.further.shape[-1] < head:
+            return np.full_like(self.labels, -1)
+        return self.further[:, head - 1]
+
     @property
     def fingerprint(self) -> str:
         """Identity of the rows in their order."""

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
 
+from app.artifact import Head
 from compression.batches import Batch, Rows, by_token_budget
+from compression.heads import heads_of, labels_of, slices
 
 _EVALUATION_TOKENS = 2048
 
@@ -32,7 +37,7 @@ Judge = Callable[[nn.Module, Rows, Sequence[int]], Scores]
 
 
 def by_labels(model: nn.Module, rows: Rows, chosen: Sequence[int]) -> Scores:
-    """Judge a classifier by the true labels."""
+    """Judge a classifier by the true labels: the accuracy of its first head, the mean loss of all of them."""
     device = next(model.parameters()).device
 
     def predict(batch: Batch) -> torch.Tensor:
@@ -41,17 +46,52 @@ def by_labels(model: nn.Module, rows: Rows, chosen: Sequence[int]) -> Scores:
         logits: torch.Tensor = output.logits.float().cpu()
         return logits
 
-    return score(predict, rows, chosen)
+    return score(predict, rows, chosen, heads_of(cast(PreTrainedModel, model).config))
 
 
-def score(predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence[int]) -> Scores:
-    """Score a model on the chosen rows. `predict` maps a batch to logits of shape (B, C)."""
+def score(
+    predict: Callable[[Batch], torch.Tensor], rows: Rows, chosen: Sequence[int], heads: Sequence[Head]
+) -> Scores:
+    """Score a model on the chosen rows. `predict` maps a batch to logits of all heads, of shape (B, C)."""
     correct, loss = 0, 0.0
     for batch in batches(rows, chosen):
         logits = predict(batch)
-        correct += int((logits.argmax(-1) == batch.labels).sum())
-        loss += float(torch.nn.functional.cross_entropy(logits, batch.labels, reduction="sum"))
+        correct += int((logits[:, slices(heads)[0]].argmax(-1) == batch.labels).sum())
+        loss += float(true_label_loss(logits, batch, heads).sum())
     return Scores(correct / len(chosen), loss / len(chosen), len(chosen))
+
+
+def true_label_loss(
+    logits: torch.Tensor,
+    batch: Batch,
+    heads: Sequence[Head],
+    smoothing: float = 0.0,
+    weights: Sequence[float] = (),
+) -> torch.Tensor:
+    """Cross-entropy with the true labels, the mean over all heads; a row without a label has no loss.
+
+    Shapes: logits (B, C) of all heads side by side; loss (B,). Without `weights` all heads count the same.
+    """
+    losses = [
+        functional.cross_entropy(
+            logits[:, part],
+            labels_of(batch, number),
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=smoothing,
+        )
+        for number, part in enumerate(slices(heads))
+    ]
+    return mean_over_heads(losses, weights)
+
+
+def mean_over_heads(losses: Sequence[torch.Tensor], weights: Sequence[float] = ()) -> torch.Tensor:
+    """The weighted mean of each head's loss. Shapes: (B,) each and together."""
+    stacked = torch.stack(list(losses))
+    if not weights:
+        return stacked.mean(0)
+    shares = stacked.new_tensor(list(weights))
+    return (stacked * (shares / shares.sum())[:, None]).sum(0)
 
 
 def mean_of(scores: Sequence[Scores]) -> Scores:

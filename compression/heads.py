@@ -7,7 +7,7 @@ every format and runtime takes it as it is; which part is whose stands in `confi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 
 import torch
@@ -47,6 +47,11 @@ def slices(heads: Sequence[Head]) -> list[slice]:
     """Which logits belong to each head."""
     ends = accumulate((len(head.labels) for head in heads), initial=0)
     return [slice(start, stop) for start, stop in pairwise(ends)]
+
+
+def weights_of(heads: Sequence[Head], weights: Mapping[str, float]) -> tuple[float, ...]:
+    """The weight of each head in a loss, 1 where none is given; nothing where none is given at all."""
+    return tuple(weights.get(head.name, 1.0) for head in heads) if weights else ()
 
 
 def labels_of(batch: Batch, head: int) -> torch.Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.artifact import Cost, Manifest
+from app.artifact import Cost, Head, Manifest, Quality
 from compression import baseline
 
 # Bytes of BERT-base's 109,483,778 fp32 weights, what a checkpoint of it takes on disk.
@@ -39,7 +39,8 @@ def _front(manifest: Manifest) -> str:
             f"# {manifest.name}, version {manifest.version}",
             "",
             *([manifest.description, ""] if manifest.description else []),
-            f"Labels: {', '.join(manifest.labels)}. Reads at most {reads}.",
+            *(f"Labels{_named(head, manifest)}: {', '.join(head.labels)}." for head in manifest.heads),
+            f"Reads at most {reads}.",
             f"{described}, {shape.parameters:,} parameters before quantization.",
         ]
     )
@@ -55,8 +56,9 @@ def _quality(manifest: Manifest) -> str:
     ]
     for quality in manifest.quality:
         low, high = quality.accuracy_interval_95
+        judged = f"{quality.dataset} {quality.split}{_of_head(quality, manifest)}"
         lines.append(
-            f"| {quality.dataset} {quality.split} | {quality.n:,} | {quality.build} | "
+            f"| {judged} | {quality.n:,} | {quality.build} | "
             f"{quality.accuracy:.2%} | {low:.2%} to {high:.2%} "
             f"| {_percent(quality.teacher_accuracy)} | {_percent(quality.retention)} "
             f"| {_percent(quality.label_flip_rate)} |"
@@ -140,3 +142,12 @@ def _origin(manifest: Manifest) -> str:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.2%}"
+
+
+def _of_head(quality: Quality, manifest: Manifest) -> str:
+    """Which head a figure is of, where there are several."""
+    return f", {quality.head}" if len(manifest.heads) > 1 else ""
+
+
+def _named(head: Head, manifest: Manifest) -> str:
+    return f" of {head.name}" if len(manifest.heads) > 1 else ""

@@ -7,20 +7,23 @@ precision may change few labels and lose little accuracy. What fails is not publ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 from torch import nn
+from transformers import PreTrainedModel
 
-from app.artifact import BatchVariance, Parity
+from app.artifact import BatchVariance, Head, Parity
 from app.engines import Engine
 from app.errors import ParityError
 from app.tokenizer import pad
 from compression.batches import Rows
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits, accuracy, flip_rate, probabilities
+from compression.heads import heads_of, slices
 from compression.settings import Settings
 
 _BATCH_ROWS = 16
@@ -37,6 +40,11 @@ class GateSettings(Settings):
     texts: int = Field(default=1000, ge=1)
     reason: str | None = None
 
+    @property
+    def further(self) -> GateSettings:
+        """What is asked of a head beside the first: its accuracy alone, for ratings change places easily."""
+        return self.model_copy(update={"max_label_flip_rate": 1.0})
+
     @model_validator(mode="after")
     def _looser_needs_a_reason(self) -> GateSettings:
         looser = (
@@ -49,22 +57,32 @@ class GateSettings(Settings):
 
 @dataclass(frozen=True)
 class Reference:
-    """The fp32 PyTorch answers a build is held to, on chosen rows of a data set."""
+    """The fp32 PyTorch answers a build is held to, on chosen rows of a data set.
+
+    With `heads` the logits are those of all heads side by side; `of` gives one head's own reference.
+    """
 
     dataset: str
     rows: Rows
     chosen: Sequence[int]
     logits: Logits
+    heads: tuple[Head, ...] = ()
+    number: int = 0
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """True labels of the chosen rows."""
-        return self.rows.labels[list(self.chosen)]
+        """True labels of the chosen rows, -1 where a row has none."""
+        return self.rows.labels_of(self.number)[list(self.chosen)]
+
+    def of(self, number: int) -> Reference:
+        """The same about one head alone."""
+        return replace(self, logits=self.logits[:, slices(self.heads)[number]], number=number)
 
 
 def reference(model: nn.Module, rows: Rows, chosen: Sequence[int], dataset: str) -> Reference:
     """Compute the answers a build is held to."""
-    return Reference(dataset, rows, chosen, logits_of(model, rows, chosen))
+    heads = heads_of(cast(PreTrainedModel, model).config)
+    return Reference(dataset, rows, chosen, logits_of(model, rows, chosen), heads)
 
 
 def one_by_one(engine: Engine, rows: Rows, chosen: Sequence[int]) -> Logits:
@@ -93,6 +111,16 @@ def batch_variance(alone: Logits, batched: Logits) -> BatchVariance:
         batch_size=_BATCH_ROWS,
         label_flip_rate=flip_rate(batched, alone),
         max_probability_change=float(change),
+    )
+
+
+def largest(variances: Sequence[BatchVariance]) -> BatchVariance:
+    """The worst of several heads' variances in every respect."""
+    return variances[0].model_copy(
+        update={
+            "label_flip_rate": max(each.label_flip_rate for each in variances),
+            "max_probability_change": max(each.max_probability_change for each in variances),
+        }
     )
 
 

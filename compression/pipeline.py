@@ -16,7 +16,7 @@ from typing import Any
 
 from app import artifact
 from app.artifact import Head, TokenizerSettings
-from app.errors import ParityError, UnsupportedModelError
+from app.errors import ParityError, RecipeError, UnsupportedModelError
 from compression import classifier, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
@@ -101,6 +101,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     if request.teacher:
         settings = data.with_heads(settings, model.heads)
     datasets = data.load_all(request.data, settings, request.unlabelled)
+    _check_head_weights(request.recipe, datasets[0])
     text = _text_settings(request.recipe, model)
     return Context(
         recipe=request.recipe,
@@ -113,6 +114,15 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
         work=request.work,
         report=report,
     )
+
+
+def _check_head_weights(recipe: Recipe, dataset: Dataset) -> None:
+    names = [head.name for head in dataset.heads]
+    for name in recipe.head_weights:
+        if name not in names:
+            raise RecipeError(
+                f"head_weights: there is no head {name[:40]!r}; the data have {', '.join(names)}"
+            )
 
 
 def _with_teacher(request: Request, context: Context) -> tuple[Context, dict[str, Input]]:
@@ -215,4 +225,6 @@ def _outcome(done: Path, context: Context) -> Path | None:
 
 
 def _text(context: Context) -> dict[str, Any]:
-    return context.text.model_dump(mode="json")
+    """What decides how every stage reads and learns, beside its own settings."""
+    weights = context.recipe.head_weights
+    return context.text.model_dump(mode="json") | ({"head_weights": weights} if weights else {})

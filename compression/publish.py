@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from app import artifact
 from app.artifact import Build, Head, Manifest, Probe, Quality, StoredFile
@@ -23,6 +25,7 @@ from compression.classifier import Classifier
 from compression.cost import Opened
 from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
+from compression.heads import slices
 from compression.parity import GateSettings
 from compression.provenance import provenance
 from compression.stages.base import Context, Corpora, Input
@@ -84,15 +87,16 @@ def publish(
         name=model,
         version=max(artifact.versions(context.repository, model), default=0) + 1,
         description=description,
-        heads=(Head(name="label", labels=source.labels),),
+        heads=source.heads,
         architecture=describe(source.model),
         tokenizer=own.text,
         builds=tuple(proven),
         files=(),
         probes=_probes(proven, candidates, own, sources[artifact.TOKENIZER_FILE]),
         quality=tuple(
-            _quality(candidates[0], invariant, part, as_taught, context)
+            quality
             for part, as_taught in zip(own.all_corpora, taught, strict=True)
+            for quality in _qualities(candidates[0], source.heads, invariant, part, as_taught, context)
         ),
         cost=cost.measure(
             [Opened(each.build, each.path, each.engine) for each in candidates], own.text.max_tokens
@@ -151,9 +155,15 @@ def _prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings)
     build = candidate.build
     alone = parity.one_by_one(candidate.engine, expected.rows, expected.chosen)
     batched = parity.in_shuffled_batches(candidate.engine, expected.rows, expected.chosen)
-    variance = parity.batch_variance(alone, batched)
-    in_company = parity.compare(batched, expected)
-    result = parity.check(parity.compare(alone, expected), in_company, build.precision, gate, build.name)
+    results, variances = [], []
+    for number, part in enumerate(slices(expected.heads)):
+        ours, together, theirs = alone[:, part], batched[:, part], expected.of(number)
+        variances.append(parity.batch_variance(ours, together))
+        found, in_company = parity.compare(ours, theirs), parity.compare(together, theirs)
+        name = f"{build.name}, head {expected.heads[number].name}" if number else build.name
+        held = gate.further if number else gate
+        results.append(parity.check(found, in_company, build.precision, held, name))
+    variance = parity.largest(variances)
     return Build(
         **artifact.stored_file(candidate.path).model_dump(),
         name=build.name,
@@ -162,7 +172,7 @@ def _prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings)
         needs=build.needs,
         batch_invariant=parity.is_batch_invariant(variance),
         batch_variance=variance,
-        parity=result,
+        parity=results[0],
         probe_tolerance=_PROBE_TOLERANCE[build.precision],
     )
 
@@ -185,10 +195,15 @@ def _probes(
     return tuple(probes)
 
 
-def _quality(
-    candidate: Candidate, invariant: bool, part: Corpora, as_taught: Corpora, context: Context
-) -> Quality:
-    """Judge the first build on a data set's test part, or on validation where there is none.
+def _qualities(
+    candidate: Candidate,
+    heads: Sequence[Head],
+    invariant: bool,
+    part: Corpora,
+    as_taught: Corpora,
+    context: Context,
+) -> list[Quality]:
+    """Judge every head of the first build on a data set's test part, or on validation where there is none.
 
     `part` and `as_taught` are the same texts as the build and as the teacher read them.
     """
@@ -196,25 +211,43 @@ def _quality(
     rows, teacher_rows = Rows(part.test or part.validation), Rows(as_taught.test or as_taught.validation)
     taught_by = classifier.load(str(context.teacher.folder))
     report = context.report(f"teacher's logits on {part.name} {split}")
-    classes, cache = len(taught_by.labels), context.work / "logits"
+    classes, cache = sum(len(head.labels) for head in taught_by.heads), context.work / "logits"
     expected = teacher_logits(
         taught_by.model, context.teacher.key, teacher_rows, classes, cache, report=report
     ).numpy()
     logits = _answers(
         candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {part.name} {split}")
     )
-    right, teacher_right = accuracy(logits, rows.labels), accuracy(expected, rows.labels)
-    return Quality(
-        dataset=part.name,
-        split=split,
-        build=candidate.build.name,
-        n=len(rows),
-        accuracy=right,
-        accuracy_interval_95=accuracy_interval(right, len(rows)),
-        teacher_accuracy=teacher_right,
-        retention=right / teacher_right if teacher_right else None,
-        label_flip_rate=flip_rate(logits, expected),
-    )
+    taught = dict(zip(taught_by.heads, slices(taught_by.heads), strict=True))
+    judged = []
+    for number, (head, ours) in enumerate(zip(heads, slices(heads), strict=True)):
+        theirs = expected[:, taught[head]] if head in taught else None
+        found = _quality(logits[:, ours], theirs, rows.labels_of(number))
+        if found is not None:
+            stated = Quality(
+                dataset=part.name, split=split, head=head.name, build=candidate.build.name, **found
+            )
+            judged.append(stated)
+    return judged
+
+
+def _quality(logits: Logits, expected: Logits | None, labels: npt.NDArray[np.int64]) -> dict[str, Any] | None:
+    """A head's figures on the rows that have a label for it; None where none has."""
+    labelled = labels >= 0
+    if not labelled.any():
+        return None
+    right = accuracy(logits[labelled], labels[labelled])
+    figures: dict[str, Any] = {
+        "n": int(labelled.sum()),
+        "accuracy": right,
+        "accuracy_interval_95": accuracy_interval(right, int(labelled.sum())),
+    }
+    if expected is not None:
+        teacher_right = accuracy(expected[labelled], labels[labelled])
+        figures["teacher_accuracy"] = teacher_right
+        figures["retention"] = right / teacher_right if teacher_right else None
+        figures["label_flip_rate"] = flip_rate(logits, expected)
+    return figures
 
 
 def _answers(engine: Engine, rows: Rows, invariant: bool, report: Report) -> Logits:

@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -53,13 +53,15 @@ class Recipe(Settings):
     """A whole run, checked before anything is computed.
 
     `reference` names the model that what is published is compared with: the teacher, unless a stage makes a
-    better one.
+    better one. `head_weights` say how much each head's loss counts, where there are several (1 where not
+    named).
     """
 
     name: str
     text: TextSettings = TextSettings()
     teacher: FinetuningSettings = FinetuningSettings()
     reference: str = TEACHER
+    head_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

@@ -8,14 +8,12 @@ from typing import cast
 import torch
 from pydantic import Field
 from torch import nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
-from app.artifact import Head
 from app.errors import DataError
 from compression.batches import Batch, Rows
-from compression.evaluation import accuracy_interval, by_labels
-from compression.heads import heads_of, labels_of, slices
+from compression.evaluation import accuracy_interval, by_labels, true_label_loss
+from compression.heads import heads_of
 from compression.training import Objective, TrainingSettings
 
 # So many validation rows tell whether a teacher's labels are the data's.
@@ -32,37 +30,18 @@ class FinetuningSettings(TrainingSettings):
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
 
 
-def true_label_loss(
-    logits: torch.Tensor, batch: Batch, heads: Sequence[Head], smoothing: float = 0.0
-) -> torch.Tensor:
-    """Cross-entropy with the true labels, the mean over all heads; a row without a label has no loss.
-
-    Shapes: logits (B, C) of all heads side by side; loss (B,).
-    """
-    losses = [
-        functional.cross_entropy(
-            logits[:, part],
-            labels_of(batch, number),
-            reduction="none",
-            ignore_index=-1,
-            label_smoothing=smoothing,
-        )
-        for number, part in enumerate(slices(heads))
-    ]
-    return torch.stack(losses).mean(0)
-
-
 def true_labels(model: nn.Module, batch: Batch) -> torch.Tensor:
     """Cross-entropy with the true labels. Shape: (B,)."""
     return smoothed_labels(0.0)(model, batch)
 
 
-def smoothed_labels(smoothing: float) -> Objective:
-    """Cross-entropy with smoothed true labels, as an objective."""
+def smoothed_labels(smoothing: float, weights: Sequence[float] = ()) -> Objective:
+    """Cross-entropy with smoothed true labels, as an objective; `weights` are those of the heads."""
 
     def objective(model: nn.Module, batch: Batch) -> torch.Tensor:
         logits = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        return true_label_loss(logits, batch, heads_of(cast(PreTrainedModel, model).config), smoothing)
+        heads = heads_of(cast(PreTrainedModel, model).config)
+        return true_label_loss(logits, batch, heads, smoothing, weights)
 
     return objective
 

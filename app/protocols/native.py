@@ -8,7 +8,7 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.answer import Answer
+from app.answer import Answer, Prediction
 from app.artifact import CascadeManifest, Manifest
 from app.errors import InvalidRequestError
 from app.job import Priority
@@ -46,6 +46,14 @@ class PredictBody(BaseModel):
     priority: Priority | None = Field(None, description="normal if absent; high goes first, low last")
 
 
+class HeadReply(BaseModel):
+    """What one head says of a text."""
+
+    label: str
+    score: float
+    probabilities: dict[str, float]
+
+
 class PredictionReply(BaseModel):
     """One text's answer."""
 
@@ -54,6 +62,9 @@ class PredictionReply(BaseModel):
     probabilities: dict[str, float]
     tokens: int = Field(description="tokens the model read, special ones included")
     truncated: bool = Field(description="whether the text was longer than the model reads")
+    heads: dict[str, HeadReply] | None = Field(
+        None, description="of a model with several heads: what each says; the answer is the first one's"
+    )
     tier: str | None = Field(None, description="of a cascade: the version that gave this answer")
 
 
@@ -99,6 +110,9 @@ class ModelReply(BaseModel):
     threads: int | None = Field(description="cores that a forward pass keeps busy")
     lone_threads: int | None = Field(description="the same for a pass that is alone, where it has a session")
     labels: list[str] | None
+    heads: dict[str, list[str]] | None = Field(
+        description="labels of every head; the first one's are `labels`"
+    )
     max_tokens: int | None
     bytes: int | None = Field(description="size on disk")
     memory_bytes: int | None = Field(description="resident memory its load took, about")
@@ -191,6 +205,9 @@ def render_answer(answer: Answer) -> dict[str, Any]:
         }
         for prediction in answer.predictions
     ]
+    for row, prediction in zip(predictions, answer.predictions, strict=True):
+        if prediction.further:
+            row["heads"] = _heads(answer, prediction)
     for row, tier in zip(predictions, answer.tiers, strict=False):  # a model that is no cascade has none
         row["tier"] = str(tier)
     return {
@@ -204,6 +221,24 @@ def render_answer(answer: Answer) -> dict[str, Any]:
             "total_ms": _ms(timing.total_seconds),
         },
     }
+
+
+def _heads(answer: Answer, prediction: Prediction) -> dict[str, Any]:
+    """What every head says, the first one's included."""
+    first = {
+        "label": prediction.label,
+        "score": prediction.score,
+        "probabilities": dict(zip(answer.labels, prediction.probabilities, strict=True)),
+    }
+    further = {
+        each.head.name: {
+            "label": each.label,
+            "score": each.score,
+            "probabilities": dict(zip(each.head.labels, each.probabilities, strict=True)),
+        }
+        for each in prediction.further
+    }
+    return {answer.head: first, **further}
 
 
 def render_status(status: VersionStatus) -> dict[str, Any]:
@@ -223,6 +258,7 @@ def render_status(status: VersionStatus) -> dict[str, Any]:
         "threads": variant.session.threads if variant else None,
         "lone_threads": variant.lone_session.threads if variant and variant.lone_session else None,
         "labels": list(manifest.labels) if manifest else None,
+        "heads": {head.name: list(head.labels) for head in manifest.heads} if manifest else None,
         "max_tokens": _max_tokens(status),
         "bytes": manifest.bytes if manifest else None,
         "memory_bytes": variant.memory_bytes if variant else None,

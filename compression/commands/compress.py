@@ -49,6 +49,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
     )
+    parser.add_argument(
+        "--head",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another column of labels, such as a rating, that the same encoder answers beside the first; "
+        "may be repeated; a --teacher brings its own",
+    )
     parser.add_argument("--labels", metavar="A,B,...", help="names of the classes in order, with --backbone")
     parser.add_argument(
         "--limit-rows", type=int, metavar="N", help="at most so many rows of each split: a quick trial"
@@ -80,6 +88,7 @@ def run(options: argparse.Namespace) -> int:
             label_column=options.label_column,
             label_names=tuple(options.labels.split(",")) if options.labels else None,
             limit_rows=options.limit_rows,
+            further_columns=tuple(options.head),
         ),
         unlabelled=options.unlabelled,
         teacher=options.teacher,

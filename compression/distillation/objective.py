@@ -18,10 +18,9 @@ from compression.distillation.minilm import MiniLmLoss, MiniLmSettings
 from compression.distillation.soft_labels import soft_label_loss
 from compression.distillation.tinybert import TinyBertLoss, TinyBertSettings
 from compression.distillation.trace import Trace, trace
-from compression.evaluation import Scores, batches
+from compression.evaluation import Scores, batches, mean_over_heads, true_label_loss
 from compression.heads import heads_of, slices
 from compression.settings import Settings
-from compression.teacher import true_label_loss
 
 
 class DistillationSettings(Settings):
@@ -82,6 +81,7 @@ class DistillationObjective(nn.Module):
         teacher_logits: torch.Tensor | None,
         teacher: PreTrainedModel | None,
         student: PreTrainedModel,
+        head_weights: Sequence[float] = (),
     ) -> None:
         super().__init__()
         if settings.compares_tokens and teacher is None:
@@ -89,7 +89,7 @@ class DistillationObjective(nn.Module):
         if settings.soft_weight > 0 and teacher_logits is None:
             raise CompressionError("soft_weight above 0 needs the teacher's logits")
         self.settings, self.teacher_logits = settings, teacher_logits
-        self.heads = heads_of(student.config)
+        self.heads, self.head_weights = heads_of(student.config), tuple(head_weights)
         self.losses = nn.ModuleList()
         if settings.compares_tokens and teacher is not None:
             self.losses.extend(_layer_losses(settings, student, teacher))
@@ -133,9 +133,10 @@ class DistillationObjective(nn.Module):
                 soft_label_loss(logits[:, part], taught[:, part], settings.temperature)
                 for part in slices(self.heads)
             ]
-            loss = loss + settings.soft_weight * torch.stack(soft).mean(0)
+            loss = loss + settings.soft_weight * mean_over_heads(soft, self.head_weights)
         if settings.hard_weight > 0:
-            loss = loss + settings.hard_weight * true_label_loss(logits, batch, self.heads)
+            hard = true_label_loss(logits, batch, self.heads, weights=self.head_weights)
+            loss = loss + settings.hard_weight * hard
         return loss
 
 

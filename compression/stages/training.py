@@ -19,6 +19,7 @@ from compression.distillation.ensemble import by_heads
 from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import by_labels
+from compression.heads import weights_of
 from compression.precision import Precision
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import read_by
@@ -107,7 +108,10 @@ def finetune(backbone: str, settings: FinetuningSettings, context: Context, fold
     """Fine-tune a backbone on the true labels."""
     model = classifier.load(backbone, heads=context.heads)
     rows, validation = context.training_rows(), context.validation_rows()
-    report, objective = context.report("fine-tuning"), smoothed_labels(settings.label_smoothing)
+    report, objective = (
+        context.report("fine-tuning"),
+        smoothed_labels(settings.label_smoothing, weights_of(model.heads, context.recipe.head_weights)),
+    )
     train(model.model, objective, rows, validation, settings, folder / "training", report)
     classifier.save(model, folder)
 
@@ -159,7 +163,9 @@ def objective_of(
         ]
         weights = distillation.teacher_weights or (1.0,) * len(teachers)
         logits = by_heads(taught, weights, distillation.temperature, student.heads)
-    return DistillationObjective(distillation, logits, None if first is None else first.model, student.model)
+    head_weights = weights_of(student.heads, context.recipe.head_weights)
+    compared = None if first is None else first.model
+    return DistillationObjective(distillation, logits, compared, student.model, head_weights)
 
 
 def _answers(

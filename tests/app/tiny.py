@@ -106,6 +106,7 @@ def publish(
     *,
     batch_invariant: bool = True,
     labels: tuple[str, ...] = ("negative", "positive"),
+    further_heads: tuple[Head, ...] = (),
     layers: int = 0,
     max_tokens: int = 32,
     builds: Mapping[str, Mapping[str, Any]] | None = None,
@@ -118,7 +119,12 @@ def publish(
     work = repository / f".work-{name}-{version}"
     work.mkdir(parents=True)
     write_tokenizer(work / "tokenizer.json")
-    write_graph(work / "model.onnx", seed=version, classes=len(labels), layers=layers)
+    write_graph(
+        work / "model.onnx",
+        seed=version,
+        classes=len(labels) + sum(len(head.labels) for head in further_heads),
+        layers=layers,
+    )
     settings = TokenizerSettings(
         max_tokens=max_tokens, truncation="head", head_tokens=max_tokens - 1, pad_token_id=0
     )
@@ -130,7 +136,7 @@ def publish(
     draft = Manifest(
         name=name,
         version=version,
-        heads=(Head(name="label", labels=labels),),
+        heads=(Head(name="label", labels=labels), *further_heads),
         architecture=Architecture(
             family="tiny",
             layers=layers,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from app.artifact import Head
 from compression.batches import Batch
 from compression.evaluation import (
     Scores,
@@ -31,7 +32,7 @@ def test_score_is_the_same_in_any_batches(tmp_path: Path) -> None:
         return torch.stack([first, batch.rows.float()], -1)
 
     chosen = [1, 5, 8, 30, 31, 39]
-    scores = score(predict, rows, chosen)
+    scores = score(predict, rows, chosen, (Head(name="label", labels=("no", "yes")),))
     right, loss = 0, 0.0
     for row in chosen:
         logits, label = predict(rows.batch([row]))[0].numpy(), int(rows.labels[row])

@@ -10,7 +10,8 @@ import torch
 from app.artifact import Head
 from app.errors import DataError
 from compression.batches import Batch, Rows
-from compression.teacher import check_labels, smoothed_labels, true_label_loss, true_labels
+from compression.evaluation import true_label_loss
+from compression.teacher import check_labels, smoothed_labels, true_labels
 from compression.training import train
 from tests.compression.tiny import logits, random_batch, rows_of, tiny_model, training
 
