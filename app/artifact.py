@@ -244,9 +244,22 @@ class Manifest(_Version):
         """Every file the version consists of, manifest.json itself aside."""
         return (*self.builds, *self.files)
 
+    @property
+    def identity(self) -> str:
+        """sha256 of all that its answers depend on: files, builds, labels, tokenizer settings, temperature.
+
+        Figures do not belong to it: costs may be measured again on another machine.
+        """
+        builds = [(each.name, each.engine, each.precision, each.file) for each in self.builds]
+        stored = sorted({(each.file, each.sha256) for each in self.stored_files})
+        read = self.tokenizer.model_dump(mode="json", exclude_defaults=True)
+        heads = [(head.name, head.labels) for head in self.heads]
+        document = [heads, read, self.calibration_temperature, builds, stored]
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
 
 class Tier(_Frozen):
-    """A version that a cascade asks, by name and the sha256 of its manifest, which has all other checksums.
+    """A version that a cascade asks. `sha256` is its `Manifest.identity`, which covers all its checksums.
 
     Its answer stands where its score reaches `threshold`; the last tier has none, and every answer of it
     stands. `cost_ms` is one text alone, tokenization included, where the thresholds were fitted.
@@ -254,7 +267,7 @@ class Tier(_Frozen):
 
     name: ModelName
     version: int = Field(ge=1)
-    manifest_sha256: Sha256
+    sha256: Sha256
     threshold: float | None = Field(default=None, ge=0, le=1)
     cost_ms: float = Field(gt=0)
 

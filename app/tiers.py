@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app import artifact
 from app.artifact import CascadeManifest, Manifest, Tier
 from app.errors import ArtifactError, ChecksumError, UnknownModelError
 from app.repository import Repository
@@ -29,26 +28,25 @@ def _checked(
 ) -> VersionKey:
     key, owner = VersionKey(tier.name, tier.version), f"{cascade.name}/{cascade.version}"
     try:
-        folder, manifest = repository.folder(key), repository.manifest(key)
+        manifest = repository.manifest(key)
     except UnknownModelError:
         raise ArtifactError(
             f"{owner} asks {key}, which the repository does not have; copy that version into it"
         ) from None
-    found = artifact.sha256(folder / artifact.MANIFEST_FILE)
-    if found != tier.manifest_sha256:
-        raise ChecksumError(
-            f"{key} is not the version that {owner} was fitted on: the sha256 of its manifest begins with "
-            f"{found[:12]}, not with {tier.manifest_sha256[:12]}; restore it, or make the cascade again with "
-            "`bertpress cascade`"
-        )
     if not isinstance(manifest, Manifest):
         raise ArtifactError(f"{owner} asks {key}, which is a cascade itself; name its tiers instead")
+    if manifest.identity != tier.sha256:
+        raise ChecksumError(
+            f"{key} is not the version that {owner} was fitted on: its checksum begins with "
+            f"{manifest.identity[:12]}, not with {tier.sha256[:12]}; restore it, or make the cascade again "
+            "with `bertpress cascade`"
+        )
     if manifest.labels != cascade.labels:
         raise ArtifactError(
             f"{owner} answers {', '.join(cascade.labels)} and its tier {key} {', '.join(manifest.labels)}; "
             "tiers have the same labels in the same order"
         )
-    if key in loaded and loaded[key].manifest != manifest:
+    if key in loaded and loaded[key].manifest.identity != manifest.identity:
         raise ArtifactError(
             f"{key} is in memory from another manifest than the repository has now; unload it first"
         )

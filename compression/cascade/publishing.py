@@ -170,7 +170,7 @@ def _tier(tier: OpenTier, threshold: float | None, cost_ms: float) -> Tier:
     return Tier(
         name=tier.manifest.name,
         version=tier.manifest.version,
-        manifest_sha256=artifact.sha256(tier.folder / artifact.MANIFEST_FILE),
+        sha256=tier.manifest.identity,
         threshold=threshold,
         cost_ms=cost_ms,
     )

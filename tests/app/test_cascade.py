@@ -40,6 +40,12 @@ async def alone(running: Running, version: int) -> list[dict[str, Any]]:
     return predictions(await running.predict(TEXTS, model="tiny", version=version))
 
 
+def rewrite(folder: Path, **fields: object) -> None:
+    """Change a manifest where it stands."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
 async def states(running: Running) -> dict[str, str]:
     models = (await running.http.get("/v1/models")).json()["models"]
     return {f"{model['name']}/{model['version']}": model["state"] for model in models}
@@ -171,8 +177,7 @@ async def test_a_tier_that_is_not_the_one_it_was_fitted_on_is_refused_and_the_ol
     publish(repository, "next", version=5, probe_shift=1.0 if fault == "probes" else 0.0)
     publish_cascade(repository, [("next", 4, 1.0), ("next", 5, None)], version=2)
     if fault == "other":
-        manifest = repository / "next/5/manifest.json"
-        manifest.write_text(manifest.read_text().replace('"description": ""', '"description": "another"'))
+        rewrite(repository / "next/5", calibration_temperature=2.0)
     elif fault == "missing":
         (repository / "next/5").rename(repository / "elsewhere")
     elif fault == "bytes":
@@ -195,8 +200,7 @@ async def test_a_tier_that_is_not_the_one_it_was_fitted_on_is_refused_and_the_ol
 
 async def test_a_tier_in_memory_that_was_replaced_on_disk_is_refused(serve: Serve, repository: Path) -> None:
     async with serve(default_model="tiny") as running:
-        manifest = repository / "tiny/3/manifest.json"
-        manifest.write_text(manifest.read_text().replace('"description": ""', '"description": "another"'))
+        rewrite(repository / "tiny/3", calibration_temperature=2.0)
         publish_cascade(repository, [("tiny", 1, 1.0), ("tiny", 3, None)])
         refused = await running.admin("load", 1, "cascade")
         assert refused.status_code == 422
@@ -249,6 +253,27 @@ async def test_a_cascade_that_was_promoted_serves_after_a_restart(serve: Serve, 
         assert (await running.admin("unload", 1, "cascade")).status_code == 409
     async with serve(default_model="tiny") as running:
         assert predictions(await running.predict("good"))[0]["tier"] == "tiny/2"
+
+
+async def test_figures_that_were_measured_later_make_no_other_version(serve: Serve, repository: Path) -> None:
+    publish_cascade(repository, [("tiny", 1, 1.0), ("tiny", 2, None)])
+    rewrite(repository / "tiny/1", description="Measured on another machine since.", cost=[])
+    async with serve(default_model="cascade") as running:
+        assert predictions(await running.predict("good"))[0]["tier"] == "tiny/2"
+
+
+@pytest.mark.parametrize("field", ["heads", "tokenizer", "calibration_temperature", "builds", "files"])
+def test_the_identity_covers_what_answers_depend_on(repository: Path, field: str) -> None:
+    before = read(repository / "tiny/1")
+    changed = {
+        "heads": (before.heads[0].model_copy(update={"labels": ("bad", "good")}),),
+        "tokenizer": before.tokenizer.model_copy(update={"max_tokens": 31}),
+        "calibration_temperature": 2.0,
+        "builds": (before.builds[0].model_copy(update={"sha256": "0" * 64}),),
+        "files": (before.files[0].model_copy(update={"sha256": "0" * 64}),),
+    }
+    assert before.model_copy(update={field: changed[field]}).identity != before.identity
+    assert before.model_copy(update={"description": "x", "version": 9}).identity == before.identity
 
 
 def test_its_manifest_is_read_by_its_kind(repository: Path) -> None:

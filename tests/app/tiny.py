@@ -184,7 +184,7 @@ def publish_cascade(
             Tier(
                 name=name,
                 version=number,
-                manifest_sha256=artifact.sha256(repository / name / str(number) / "manifest.json"),
+                sha256=_identity(repository / name / str(number)),
                 threshold=threshold,
                 cost_ms=1.0,
             )
@@ -204,6 +204,11 @@ def probe_logits(work: Path, settings: TokenizerSettings, shift: float) -> dict[
     engine = load_engine("onnx", work / "model.onnx", 1)
     rows = {text: engine.logits(*pad([tokenizer.encode(text).input_ids], 0))[0] for text in PROBE_TEXTS}
     return {text: tuple(float(value) + shift for value in row) for text, row in rows.items()}
+
+
+def _identity(folder: Path) -> str:
+    manifest = artifact.read_any(folder)
+    return manifest.identity if isinstance(manifest, Manifest) else "0" * 64
 
 
 def _provenance(seed: int) -> Provenance:
