@@ -49,13 +49,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(models: Path, swaps: int) -> list[Outcome]:
     """Start the service, keep it busy, swap, and return what became of every request."""
-    versions = [(name, artifact.versions(models, name)[-1]) for name in artifact.model_names(models)]
+    versions = _versions(models)
     if len(versions) < 2:
         raise SettingsError(f"{models} holds {len(versions)} models; a swap needs two")
     token = secrets.token_hex(16)
     bodies = driver.bodies(texts.load(), texts_per_request=1, model=None)
     with service(models, [versions[0][0]], {"admin_token": token}) as running:
         return asyncio.run(_swap_under_load(running.url, token, versions, bodies, swaps))
+
+
+def _versions(models: Path) -> list[tuple[str, int]]:
+    """The newest version of every model; cascades are left out, whose tiers cannot be unloaded under them."""
+    newest = [(name, artifact.versions(models, name)[-1]) for name in artifact.model_names(models)]
+    return [
+        (name, number)
+        for name, number in newest
+        if isinstance(artifact.read_any(models / name / str(number)), artifact.Manifest)
+    ]
 
 
 async def _swap_under_load(

@@ -134,8 +134,10 @@ def test_the_shipped_models_are_whole_and_small() -> None:
     sizes = {}
     for name in artifact.model_names(MODELS):
         folder = MODELS / name / str(artifact.versions(MODELS, name)[-1])
-        manifest = artifact.read(folder)
+        manifest = artifact.read_any(folder)
         artifact.verify(folder, manifest)
+        if isinstance(manifest, artifact.CascadeManifest):
+            continue  # its tiers are counted by themselves
         assert sum(build.bytes for build in manifest.builds) < 25_000_000
         sizes[name] = sum(path.stat().st_size for path in folder.iterdir())
     assert set(sizes) == {"sentiment-quality", "sentiment-fast"}
@@ -144,7 +146,10 @@ def test_the_shipped_models_are_whole_and_small() -> None:
 
 def test_the_figures_in_the_readme_are_the_manifests() -> None:
     for name in artifact.model_names(MODELS):
-        quality = artifact.read(MODELS / name / str(artifact.versions(MODELS, name)[-1])).quality[0]
+        manifest = artifact.read_any(MODELS / name / str(artifact.versions(MODELS, name)[-1]))
+        if isinstance(manifest, artifact.CascadeManifest):
+            continue
+        quality = manifest.quality[0]
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
         assert f"{quality.accuracy:.2%}".replace("%", " %") in row
         assert quality.n == 25_000
