@@ -107,7 +107,8 @@ def published(folder: Path, manifest: Manifest) -> Answer:
 
     def answer(texts: Sequence[str]) -> list[bool]:
         rows = [tokenizer.encode(text).input_ids[None, :] for text in texts]
-        return [bool(engine.logits(ids, np.ones_like(ids))[0].argmax() == wanted) for ids in rows]
+        logits = [engine.logits(ids, np.ones_like(ids))[0, : len(manifest.labels)] for ids in rows]
+        return [bool(each.argmax() == wanted) for each in logits]
 
     return answer
 

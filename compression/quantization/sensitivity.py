@@ -85,12 +85,16 @@ def measure(
     source: Path,
     observed: Mapping[str, Observed],
     rows: Rows,
+    classes: int,
     report: Report = silent,
 ) -> MixedChoice:
-    """Scan every part of a graph in fp32 and choose which of them are not quantized."""
+    """Scan every part of a graph in fp32 and choose which of them are not quantized.
+
+    The first so many `classes` are those whose label may change: the first head's.
+    """
     chosen = rows.take(mixed.rows)
-    ranking = scan(settings, source, observed, rows, chosen, report)
-    steps = choose(mixed, settings, source, observed, rows, chosen, ranking)
+    ranking = scan(settings, source, observed, rows, chosen, classes, report)
+    steps = choose(mixed, settings, source, observed, rows, chosen, classes, ranking)
     return MixedChoice(tuple(ranking), tuple(steps))
 
 
@@ -100,6 +104,7 @@ def scan(
     observed: Mapping[str, Observed],
     rows: Rows,
     chosen: Sequence[int],
+    classes: int,
     report: Report = silent,
 ) -> list[Sensitivity]:
     """Every part quantized alone, the most sensitive for its bytes first; parts kept anyway are left out."""
@@ -111,7 +116,9 @@ def scan(
         others = tuple(name for name in sizes if name != part)
         logits = _logits(settings.model_copy(update={"keep_fp32": others}), source, observed, rows, chosen)
         found.append(
-            Sensitivity(part, _error(logits, exact), flip_rate(logits, exact), sizes[part] * _EXTRA_BYTES)
+            Sensitivity(
+                part, _error(logits, exact), _flips(logits, exact, classes), sizes[part] * _EXTRA_BYTES
+            )
         )
         report(number, len(open_parts), part)
     return sorted(found, key=lambda each: -each.error_per_byte)
@@ -124,6 +131,7 @@ def choose(
     observed: Mapping[str, Observed],
     rows: Rows,
     chosen: Sequence[int],
+    classes: int,
     ranking: Sequence[Sensitivity],
 ) -> list[Step]:
     """Steps from everything quantized to the parts kept in the end; the last step is the choice."""
@@ -132,7 +140,7 @@ def choose(
     for count in range(mixed.most_parts + 1):
         kept = (*settings.keep_fp32, *(each.part for each in ranking[:count]))
         logits = _logits(settings.model_copy(update={"keep_fp32": kept}), source, observed, rows, chosen)
-        steps.append(Step(kept, _error(logits, exact), flip_rate(logits, exact)))
+        steps.append(Step(kept, _error(logits, exact), _flips(logits, exact, classes)))
         if steps[-1].flip_rate <= mixed.max_label_flip_rate or count >= len(ranking):
             break
     # More parts may change more labels by chance: the step with fewest is taken.
@@ -163,6 +171,10 @@ def _logits(
         path = Path(scratch) / "quantized.onnx"
         apply(settings, source, dict(observed)).save(path)
         return parity.one_by_one(load_engine("onnx", path, usable_cores()), rows, chosen)
+
+
+def _flips(logits: Logits, exact: Logits, classes: int) -> float:
+    return flip_rate(logits[:, :classes], exact[:, :classes])
 
 
 def _error(logits: Logits, exact: Logits) -> float:

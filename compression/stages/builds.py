@@ -61,7 +61,8 @@ class QuantizeStage(Stage, Quantization):
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
         """Write the quantized build; what has to be calibrated is, on training rows."""
         source = builds.read(inputs[0].folder)
-        own = read_by(classifier.load(str(source.model_folder)), context)
+        model = classifier.load(str(source.model_folder))
+        own = read_by(model, context)
         rows, path = own.training_rows(), inputs[0].folder / source.file
         observed = observed_by(self, path, rows, rows.take(self.calibration_rows))
         chosen: Quantization = self
@@ -72,6 +73,7 @@ class QuantizeStage(Stage, Quantization):
                 path,
                 observed,
                 own.validation_rows(),
+                len(model.labels),
                 context.report(f"{self.name}: sensitivity"),
             )
             (folder / SENSITIVITY_FILE).write_text(json.dumps(asdict(found), indent=2), encoding="utf-8")

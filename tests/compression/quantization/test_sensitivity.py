@@ -48,7 +48,7 @@ def observed(fragile: Path, rows: Rows) -> dict[str, Observed]:
 
 def test_the_part_that_hurts_is_found(fragile: Path, observed: dict[str, Observed], rows: Rows) -> None:
     told: list[str] = []
-    found = scan(SETTINGS, fragile, observed, rows, range(12), lambda _, __, part: told.append(part))
+    found = scan(SETTINGS, fragile, observed, rows, range(12), 2, lambda _, __, part: told.append(part))
     assert len(found) == len(told) == 3 * 6 + 1 + 2
     by_name = {each.part: each for each in found}
     worst = max(found, key=lambda each: each.logit_error)
@@ -63,7 +63,7 @@ def test_it_is_kept_and_the_error_falls(fragile: Path, observed: dict[str, Obser
     with pytest.MonkeyPatch.context() as patched:
         # Flips of a few rows are chance; the errors are not.
         patched.setattr(sensitivity, "flip_rate", lambda logits, exact: float(np.abs(logits - exact).mean()))
-        steps = choose(wanted, SETTINGS, fragile, observed, rows, range(12), ranking)
+        steps = choose(wanted, SETTINGS, fragile, observed, rows, range(12), 2, ranking)
     assert [step.kept for step in steps] == [(), ("layers.1.ffn_output",)]
     assert steps[1].logit_error < steps[0].logit_error / 2
 
@@ -73,7 +73,7 @@ def test_nothing_is_kept_where_nothing_changes(
 ) -> None:
     ranking = [Sensitivity("layers.1.ffn_output", 1.0, 0.1, 100)]
     steps = choose(
-        MixedPrecision(max_label_flip_rate=1), SETTINGS, fragile, observed, rows, range(6), ranking
+        MixedPrecision(max_label_flip_rate=1), SETTINGS, fragile, observed, rows, range(6), 2, ranking
     )
     assert [step.kept for step in steps] == [()]
 
@@ -82,7 +82,7 @@ def test_what_was_to_be_kept_anyway_stays_kept(
     fragile: Path, observed: dict[str, Observed], rows: Rows
 ) -> None:
     settings = Quantization(outliers=0, keep_fp32=("layers.0",))
-    steps = choose(MixedPrecision(max_label_flip_rate=1), settings, fragile, observed, rows, range(6), [])
+    steps = choose(MixedPrecision(max_label_flip_rate=1), settings, fragile, observed, rows, range(6), 2, [])
     assert steps[-1].kept == ("layers.0",)
 
 
