@@ -39,9 +39,12 @@ class Family:
     layers_setting: str
     ffn_setting: str
     uses_token_types: bool
+    embeddings: str
+    classifier_dense: str
+    classifier_output: str
 
 
-def _bert_like(name: str, encoder: str) -> Family:
+def _bert_like(name: str, encoder: str, classifier: tuple[str, str]) -> Family:
     return Family(
         name=name,
         encoder=encoder,
@@ -61,12 +64,16 @@ def _bert_like(name: str, encoder: str) -> Family:
         layers_setting="num_hidden_layers",
         ffn_setting="intermediate_size",
         uses_token_types=True,
+        embeddings=f"{encoder}.embeddings",
+        classifier_dense=classifier[0],
+        classifier_output=classifier[1],
     )
 
 
 FAMILIES = {
-    "bert": _bert_like("bert", "bert"),
-    "roberta": _bert_like("roberta", "roberta"),
+    "bert": _bert_like("bert", "bert", ("bert.pooler.dense", "classifier")),
+    "mobilebert": _bert_like("mobilebert", "mobilebert", ("mobilebert.pooler.dense", "classifier")),
+    "roberta": _bert_like("roberta", "roberta", ("classifier.dense", "classifier.out_proj")),
     "distilbert": Family(
         name="distilbert",
         encoder="distilbert",
@@ -86,6 +93,9 @@ FAMILIES = {
         layers_setting="n_layers",
         ffn_setting="hidden_dim",
         uses_token_types=False,
+        embeddings="distilbert.embeddings",
+        classifier_dense="pre_classifier",
+        classifier_output="classifier",
     ),
 }
 
@@ -94,7 +104,8 @@ def family_of(config: PretrainedConfig) -> Family:
     """The family a configuration belongs to.
 
     Raises:
-        UnsupportedModelError: any other family; the message names it and what is supported.
+        UnsupportedModelError: any other family, or MobileBERT in another form than its paper's with a
+            pooler; the message names it and what is supported.
     """
     if is_ngrams(config):
         raise UnsupportedModelError("a model that counts n-grams has no layers to compress")
@@ -104,7 +115,24 @@ def family_of(config: PretrainedConfig) -> Family:
         raise UnsupportedModelError(
             f"a model of type {config.model_type!r} cannot be compressed; supported: {supported}"
         )
+    if family.name == "mobilebert":
+        _check_blocks(config)
     return family
+
+
+def _check_blocks(config: PretrainedConfig) -> None:
+    wanted = {
+        "use_bottleneck": True,
+        "use_bottleneck_attention": False,
+        "key_query_shared_bottleneck": True,
+        "trigram_input": True,
+        "classifier_activation": True,
+    }
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise UnsupportedModelError(
+                f"a MobileBERT with {name} = {getattr(config, name)} cannot be compressed; it must be {value}"
+            )
 
 
 def encoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -165,14 +193,27 @@ def reshape(model: PreTrainedModel, shapes: tuple[LayerShape, ...]) -> None:
     family = family_of(model.config)
     size = head_size(model)
     for layer, shape in zip(encoder_layers(model), shapes, strict=True):
-        hidden = linear(layer, family.query).in_features
         width = shape.heads * size
         for path in (family.query, family.key, family.value):
-            set_linear(layer, path, nn.Linear(hidden, width))
-        set_linear(layer, family.attention_output, nn.Linear(width, hidden))
-        set_linear(layer, family.ffn_input, nn.Linear(hidden, shape.ffn_width))
-        set_linear(layer, family.ffn_output, nn.Linear(shape.ffn_width, hidden))
+            set_linear(layer, path, nn.Linear(linear(layer, path).in_features, width))
+        outer = linear(layer, family.attention_output).out_features
+        set_linear(layer, family.attention_output, nn.Linear(width, outer))
+        set_linear(layer, family.ffn_input, nn.Linear(outer, shape.ffn_width))
+        set_linear(layer, family.ffn_output, nn.Linear(shape.ffn_width, outer))
         set_head_count(model, layer, shape.heads)
+
+
+def classifier_width(model: PreTrainedModel) -> int:
+    """Width of what the classifier computes from the first position; pruned states leave it as it was."""
+    return linear(model, family_of(model.config).classifier_dense).out_features
+
+
+def set_classifier_width(model: PreTrainedModel, width: int) -> None:
+    """Give the classifier this inner width, with fresh weights."""
+    family = family_of(model.config)
+    dense, output = linear(model, family.classifier_dense), linear(model, family.classifier_output)
+    set_linear(model, family.classifier_dense, nn.Linear(dense.in_features, width))
+    set_linear(model, family.classifier_output, nn.Linear(width, output.out_features))
 
 
 def describe(model: PreTrainedModel) -> Architecture:

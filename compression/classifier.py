@@ -24,11 +24,21 @@ from transformers import (
 
 from app.artifact import Head
 from app.errors import CompressionError, UnsupportedModelError
-from compression.architecture import LayerShape, family_of, layer_shapes, reshape
+from compression import early_exit
+from compression.architecture import (
+    LayerShape,
+    classifier_width,
+    family_of,
+    layer_shapes,
+    reshape,
+    set_classifier_width,
+)
 from compression.heads import describe, heads_of
 from compression.ngrams.student import NgramForSequenceClassification, is_ngrams
+from compression.pruning import tokens
 
 SHAPES_KEY = "bertpress_layer_shapes"
+CLASSIFIER_KEY = "bertpress_classifier_width"
 WEIGHTS_FILE = "model.safetensors"
 
 
@@ -85,6 +95,7 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
     if heads is not None:
         describe(config, heads)
     model = _model(source, config, fresh_head=heads is not None)
+    tokens.restore(model)
     model.train(False)
     return Classifier(model, load_tokenizer(source))
 
@@ -100,6 +111,7 @@ def save(classifier: Classifier, folder: Path) -> None:
     if not is_ngrams(classifier.model.config):
         shapes = layer_shapes(classifier.model)
         setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
+        setattr(classifier.model.config, CLASSIFIER_KEY, classifier_width(classifier.model))
     classifier.model.save_pretrained(partial)
     classifier.tokenizer.save_pretrained(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
@@ -128,6 +140,8 @@ def _model(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTraine
         config, attn_implementation="eager"
     )
     reshape(model, tuple(LayerShape(heads, ffn_width) for heads, ffn_width in shapes))
+    set_classifier_width(model, getattr(config, CLASSIFIER_KEY, None) or classifier_width(model))
+    early_exit.restore(model)
     try:
         model.load_state_dict(load_file(Path(source) / WEIGHTS_FILE))
     except (OSError, SafetensorError, RuntimeError) as error:

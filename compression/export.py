@@ -13,7 +13,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from compression.bottleneck_graph import BottleneckGraph
+from compression.early_exit import exits_of
+from compression.exit_graph import EarlyExitGraph
 from compression.graph import InferenceGraph
+from compression.pruning.tokens import schedule_of
+from compression.token_graph import TokenPrunedGraph
 
 INPUT_NAMES = ["input_ids", "attention_mask"]
 OUTPUT_NAME = "logits"
@@ -24,7 +29,7 @@ def to_onnx(model: PreTrainedModel, path: Path, opset: int) -> None:
 
     Every weight is named after the part it belongs to: `layers.0.query.weight`.
     """
-    module_to_onnx(InferenceGraph(_copy(model)), path, opset, vocabulary=int(model.config.vocab_size))
+    module_to_onnx(_graph(model), path, opset, vocabulary=int(model.config.vocab_size))
 
 
 def module_to_onnx(module: nn.Module, path: Path, opset: int, vocabulary: int) -> None:
@@ -49,10 +54,19 @@ def module_to_onnx(module: nn.Module, path: Path, opset: int, vocabulary: int) -
 
 def to_torchscript(model: PreTrainedModel, path: Path) -> None:
     """Write a traced module."""
-    module = InferenceGraph(_copy(model))
+    module = _graph(model)
     with _traceable(module), torch.inference_mode():
         traced = torch.jit.trace(module, _example(int(model.config.vocab_size)))
         torch.jit.save(torch.jit.freeze(traced), str(path))
+
+
+def _graph(model: PreTrainedModel) -> nn.Module:
+    """What the answer needs of a copy of the model."""
+    if model.config.model_type == "mobilebert":
+        return BottleneckGraph(_copy(model))
+    if exits_of(model) is not None:
+        return EarlyExitGraph(_copy(model))
+    return (TokenPrunedGraph if schedule_of(model) else InferenceGraph)(_copy(model))
 
 
 def _copy(model: PreTrainedModel) -> PreTrainedModel:
@@ -83,8 +97,13 @@ def _traceable(module: nn.Module) -> Iterator[None]:
 def _name_weights(graph: onnx.GraphProto) -> None:
     """The exporter numbers transposed weights; the node that uses one knows whose it is."""
     weights = {tensor.name: tensor for tensor in graph.initializer}
+    named: dict[str, str] = {}
     for node in graph.node:
         if node.op_type == "MatMul" and node.input[1] in weights:
             name = node.name.removesuffix("/MatMul").strip("/").replace("/", ".") + ".weight"
-            weights[node.input[1]].name = name
-            node.input[1] = name
+            named.setdefault(node.input[1], name)
+    for node in graph.node:
+        # Equal weights are stored once, and every part that has them reads that one.
+        node.input[:] = [named.get(value, value) for value in node.input]
+    for number, name in named.items():
+        weights[number].name = name

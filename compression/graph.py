@@ -40,7 +40,7 @@ class InferenceGraph(nn.Module):
         family = family_of(model.config)
         self.embeddings = _Embeddings(model, family)
         self.layers = nn.ModuleList(Layer(layer, family) for layer in encoder_layers(model))
-        self.head = _Head(model, family)
+        self.head = Head(model, family)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Shapes: (B, T) ids and mask to (B, C) logits."""
@@ -107,7 +107,7 @@ class _Embeddings(nn.Module):
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
         super().__init__()
-        source = model.get_submodule(f"{family.encoder}.embeddings")
+        source = model.get_submodule(family.embeddings)
         self.words = source.get_submodule("word_embeddings")
         positions = cast(nn.Embedding, source.get_submodule("position_embeddings")).weight.detach().clone()
         if family.uses_token_types:
@@ -145,17 +145,13 @@ def _with_value_bias(output: nn.Linear, value: nn.Linear) -> nn.Linear:
     return _dense(output.weight, output.bias + output.weight @ value.bias)
 
 
-class _Head(nn.Module):
+class Head(nn.Module):
     """What makes logits of the first position. Shapes: (B, 1, H) to (B, C)."""
 
     def __init__(self, model: PreTrainedModel, family: Family) -> None:
         super().__init__()
-        dense, output = {
-            "bert": ("bert.pooler.dense", "classifier"),
-            "roberta": ("classifier.dense", "classifier.out_proj"),
-            "distilbert": ("pre_classifier", "classifier"),
-        }[family.name]
-        self.dense, self.output = model.get_submodule(dense), model.get_submodule(output)
+        self.dense = model.get_submodule(family.classifier_dense)
+        self.output = model.get_submodule(family.classifier_output)
         self.activation = nn.ReLU() if family.name == "distilbert" else nn.Tanh()
 
     def forward(self, first: torch.Tensor) -> torch.Tensor:

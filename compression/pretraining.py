@@ -52,7 +52,9 @@ class MaskedLanguageModel(nn.Module):
 
     def __init__(self, whole: PreTrainedModel) -> None:
         super().__init__()
-        family, parts = family_of(whole.config), _HEADS[whole.config.model_type]
+        family, parts = family_of(whole.config), _HEADS.get(whole.config.model_type)
+        if parts is None:
+            raise UnsupportedModelError(f"a {family.name} is not pretrained here, only {', '.join(_HEADS)}")
         self.encoder = cast(PreTrainedModel, whole.get_submodule(family.encoder))
         self.dense, self.norm = whole.get_submodule(parts.dense), whole.get_submodule(parts.norm)
         self.bias = nn.Parameter(whole.get_parameter(parts.bias).detach().clone())

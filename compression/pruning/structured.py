@@ -1,8 +1,10 @@
-"""Structured pruning of attention heads and FFN neurons by first-order importance.
+"""Structured pruning of attention heads and FFN neurons.
 
-A gate of one is put on the output of every head and of every FFN neuron; the size of the loss's gradient at
-that gate says how much the loss would change, to first order, if the part were removed.
-Source: Michel, Levy, Neubig 2019, Are Sixteen Heads Really Better than One?; Molchanov et al. 2017 (Taylor).
+By first-order importance: a gate of one is put on the output of every head and of every FFN neuron; the size
+of the loss's gradient at that gate says how much the loss would change, to first order, if the part were
+removed. By magnitude: the norm of all weights that belong to it. `gates` learns an importance in training.
+Sources: Michel, Levy, Neubig 2019, Are Sixteen Heads Really Better than One?; Molchanov et al. 2017 (Taylor);
+Li et al. 2017, Pruning Filters for Efficient ConvNets (magnitude).
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def importance(model: PreTrainedModel, objective: Objective, batches: Iterable[B
     """Sum over rows of the absolute gradient at each gate; the weights are left as they are."""
     family, size = family_of(model.config), head_size(model)
     totals = {}
-    with _frozen(model), ExitStack() as hooks:
+    with frozen(model), ExitStack() as hooks:
         for number, layer in enumerate(encoder_layers(model)):
             totals["heads", number] = _Gate(linear(layer, family.attention_output), columns=size)
             totals["neurons", number] = _Gate(linear(layer, family.ffn_output), columns=1)
@@ -67,15 +69,32 @@ def importance(model: PreTrainedModel, objective: Objective, batches: Iterable[B
     )
 
 
-def choose(scores: Importance, heads_kept: int, neurons_kept: int) -> Kept:
+@torch.no_grad()
+def magnitude(model: PreTrainedModel) -> Importance:
+    """Norm of the weights and biases that make and read every head and FFN neuron."""
+    family, size = family_of(model.config), head_size(model)
+    heads, neurons = [], []
+    for layer in encoder_layers(model):
+        into = [linear(layer, path) for path in (family.query, family.key, family.value)]
+        squares = _squares(into, linear(layer, family.attention_output))
+        heads.append(squares.view(-1, size).sum(1).sqrt())
+        squares = _squares([linear(layer, family.ffn_input)], linear(layer, family.ffn_output))
+        neurons.append(squares.sqrt())
+    return Importance(heads, neurons)
+
+
+def choose(scores: Importance, heads_kept: int, neurons_kept: int, *, by_layer: bool = True) -> Kept:
     """Keep the most important parts over all layers, so that layers may end uneven.
 
-    Scores are divided by their layer's norm first (Michel et al. 2019, section 2.3); every layer keeps at
-    least one head and `FFN_MULTIPLE` neurons.
+    `by_layer` divides scores by their layer's norm first (Michel et al. 2019, section 2.3); every layer keeps
+    at least one head and `FFN_MULTIPLE` neurons.
     """
+    heads, neurons = scores.heads, scores.neurons
+    if by_layer:
+        heads, neurons = _by_layer(heads), _by_layer(neurons)
     return Kept(
-        heads=_largest(scores.heads, heads_kept, minimum=1, multiple=1),
-        neurons=_largest(scores.neurons, neurons_kept, minimum=FFN_MULTIPLE, multiple=FFN_MULTIPLE),
+        heads=_largest(heads, heads_kept, minimum=1, multiple=1),
+        neurons=_largest(neurons, neurons_kept, minimum=FFN_MULTIPLE, multiple=FFN_MULTIPLE),
     )
 
 
@@ -86,11 +105,13 @@ def remove(model: PreTrainedModel, kept: Kept) -> None:
     for layer, heads, neurons in zip(encoder_layers(model), kept.heads, kept.neurons, strict=True):
         columns = torch.tensor([head * size + offset for head in heads for offset in range(size)])
         for path in (family.query, family.key, family.value):
-            set_linear(layer, path, _rows(linear(layer, path), columns))
-        set_linear(layer, family.attention_output, _columns(linear(layer, family.attention_output), columns))
+            set_linear(layer, path, rows_of(linear(layer, path), columns))
+        set_linear(
+            layer, family.attention_output, columns_of(linear(layer, family.attention_output), columns)
+        )
         index = torch.tensor(neurons)
-        set_linear(layer, family.ffn_input, _rows(linear(layer, family.ffn_input), index))
-        set_linear(layer, family.ffn_output, _columns(linear(layer, family.ffn_output), index))
+        set_linear(layer, family.ffn_input, rows_of(linear(layer, family.ffn_input), index))
+        set_linear(layer, family.ffn_output, columns_of(linear(layer, family.ffn_output), index))
         set_head_count(model, layer, len(heads))
 
 
@@ -124,7 +145,7 @@ class _Gate:
 
 
 @contextmanager
-def _frozen(model: PreTrainedModel) -> Iterator[None]:
+def frozen(model: PreTrainedModel) -> Iterator[None]:
     """Gradients reach the gates and not the weights."""
     wanted = [parameter.requires_grad for parameter in model.parameters()]
     model.eval()
@@ -136,12 +157,21 @@ def _frozen(model: PreTrainedModel) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def _squares(into: list[nn.Linear], out: nn.Linear) -> torch.Tensor:
+    """Sum of squares of what belongs to each inner element. Shape: (W,)."""
+    made = sum((part.weight.square().sum(1) + part.bias.square() for part in into), torch.zeros(()))
+    return made + out.weight.square().sum(0)
+
+
+def _by_layer(scores: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [score / score.norm().clamp_min(1e-12) for score in scores]
+
+
 def _largest(scores: list[torch.Tensor], count: int, minimum: int, multiple: int) -> list[list[int]]:
-    """Per layer the kept indices: the largest normalised scores overall, counts rounded to `multiple`."""
-    normalised = [score / score.norm().clamp_min(1e-12) for score in scores]
-    threshold = torch.cat(normalised).topk(max(1, count)).values[-1]
+    """Per layer the kept indices: the largest scores overall, counts rounded to `multiple`."""
+    threshold = torch.cat(scores).topk(max(1, count)).values[-1]
     kept = []
-    for score in normalised:
+    for score in scores:
         wanted = int((score >= threshold).sum())
         all_of_it = wanted == len(score)
         rounded = wanted if all_of_it else max(minimum, round(wanted / multiple) * multiple)
@@ -149,14 +179,16 @@ def _largest(scores: list[torch.Tensor], count: int, minimum: int, multiple: int
     return kept
 
 
-def _rows(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+def rows_of(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    """A dense part with the chosen outputs alone."""
     smaller = nn.Linear(part.in_features, len(index)).to(part.weight)
     smaller.weight.copy_(part.weight[index])
     smaller.bias.copy_(part.bias[index])
     return smaller
 
 
-def _columns(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+def columns_of(part: nn.Linear, index: torch.Tensor) -> nn.Linear:
+    """A dense part with the chosen inputs alone."""
     smaller = nn.Linear(len(index), part.out_features).to(part.weight)
     smaller.weight.copy_(part.weight[:, index])
     smaller.bias.copy_(part.bias)

@@ -56,7 +56,7 @@ def largest(scores: Mapping[str, torch.Tensor], sparsity: float, scope: Scope) -
 def apply(model: PreTrainedModel, masks: Masks) -> None:
     """Set every weight that does not stay to zero."""
     for name, part in prunable(model).items():
-        part.weight.mul_(masks[name])
+        part.weight.mul_(masks[name].to(part.weight.device))
 
 
 def sparsities(model: PreTrainedModel) -> dict[str, float]:
@@ -78,22 +78,24 @@ def cubic_sparsity(progress: float, final: float, initial: float = 0.0) -> float
     return final + (initial - final) * (1.0 - min(max(progress, 0.0), 1.0)) ** 3
 
 
-class KeptSparse:
+class KeptSparse(nn.Module):
     """An objective, and a judge, under which zeros stay zeros: an optimizer would move them."""
 
     def __init__(self, objective: Objective, masks: Masks, pruned: PreTrainedModel) -> None:
-        self._objective, self._masks, self._pruned = objective, masks, pruned
+        super().__init__()
+        self.objective = objective  # if it is a module, its parameters go on learning
+        self._masks, self._pruned = masks, (pruned,)  # in a tuple it is no part of this module
 
-    def __call__(self, model: nn.Module, batch: Batch) -> torch.Tensor:
+    def forward(self, model: nn.Module, batch: Batch) -> torch.Tensor:
         """Loss of each row. Shape: (B,)."""
-        apply(self._pruned, self._masks)
-        return self._objective(model, batch)
+        apply(self._pruned[0], self._masks)
+        return self.objective(model, batch)
 
     def judge(self, by: Judge) -> Judge:
         """Judge the model as it will be kept."""
 
         def judged(model: nn.Module, rows: Rows, chosen: Sequence[int]) -> Scores:
-            apply(self._pruned, self._masks)
+            apply(self._pruned[0], self._masks)
             return by(model, rows, chosen)
 
         return judged

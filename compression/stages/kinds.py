@@ -6,13 +6,17 @@ from typing import Annotated
 
 from pydantic import Field
 
+from compression.stages.bottleneck import BottleneckStage, TransferStage
 from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
+from compression.stages.exits import BranchStage, ExitsStage
 from compression.stages.given import GivenStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
 from compression.stages.quantization_aware import QuantizationAwareStage
+from compression.stages.sparsity import SparsifyStage
 from compression.stages.teachers import FinetuneStage, LinearTeacherStage, PretrainStage
+from compression.stages.tokens import TokensStage
 from compression.stages.training import DistilStage, StudentStage
 from compression.stages.vocabulary import VocabularyStage
 
@@ -23,7 +27,13 @@ Stage = Annotated[
     | GivenStage
     | StudentStage
     | DistilStage
+    | BottleneckStage
+    | TransferStage
     | PruneStage
+    | SparsifyStage
+    | TokensStage
+    | ExitsStage
+    | BranchStage
     | VocabularyStage
     | NgramsStage
     | NgramsExportStage

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -13,19 +14,20 @@ from torch import nn
 from app.errors import CompressionError, RecipeError
 from compression import classifier
 from compression.architecture import layer_shapes
+from compression.batches import Rows
 from compression.classifier import Classifier
 from compression.distillation import ngram_teacher
 from compression.distillation.ensemble import by_heads
 from compression.distillation.objective import DistillationObjective, DistillationSettings
 from compression.distillation.teacher_logits import teacher_logits
-from compression.evaluation import by_labels
+from compression.evaluation import Judge, by_labels
 from compression.heads import weights_of
 from compression.precision import Precision
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import read_by
 from compression.students import keep_layers, narrow
 from compression.teacher import FinetuningSettings, smoothed_labels
-from compression.training import Report, TrainingSettings, train
+from compression.training import Objective, Report, TrainingSettings, train
 
 
 class StudentStage(Stage):
@@ -133,12 +135,37 @@ def distil(
         RecipeError: a loss compares tokens, and student and teacher do not have the same ones.
         CompressionError: a teacher has other labels than the student.
     """
-    objective = objective_of(student, teachers, distillation, training.precision, context, title)
+    lesson = lesson_of(student, teachers, distillation, training.precision, context, title)
+    lesson.learn(student.model, training, folder / "training", context.report(title))
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a student learns, on which rows, and how it is judged."""
+
+    objective: Objective
+    rows: Rows
+    validation: Rows
+    judge: Judge
+
+    def learn(self, model: nn.Module, training: TrainingSettings, folder: Path, report: Report) -> None:
+        """Train a model on it, in place."""
+        train(model, self.objective, self.rows, self.validation, training, folder, report, self.judge)
+
+
+def lesson_of(
+    student: Classifier,
+    teachers: Sequence[Input],
+    distillation: DistillationSettings,
+    precision: Precision,
+    context: Context,
+    title: str,
+) -> Lesson:
+    """The distillation of a student as its settings have it."""
+    objective = objective_of(student, teachers, distillation, precision, context, title)
     own = read_by(student, context)
-    rows, validation = own.training_rows(distillation.unlabelled_rows), own.validation_rows()
     judge = by_labels if distillation.teaches_labels else objective.judge
-    report = context.report(title)
-    train(student.model, objective, rows, validation, training, folder / "training", report, judge)
+    return Lesson(objective, own.training_rows(distillation.unlabelled_rows), own.validation_rows(), judge)
 
 
 def objective_of(
@@ -153,7 +180,7 @@ def objective_of(
     first = None
     if distillation.compares_tokens:
         first = classifier.load(str(teachers[0].folder))
-        _check_tokens(student, first, context, title)
+        check_tokens(student, first, context, title)
         nn.Module.to(first.model, _device())
     logits = None
     if distillation.soft_weight > 0:
@@ -192,7 +219,12 @@ def _answers(
     return teacher_logits(teaching.model, teacher.key, rows, classes, cache, precision, report)
 
 
-def _check_tokens(student: Classifier, teacher: Classifier, context: Context, title: str) -> None:
+def check_tokens(student: Classifier, teacher: Classifier, context: Context, title: str) -> None:
+    """Hold student and teacher to the same tokens.
+
+    Raises:
+        RecipeError: they read a text as different ones.
+    """
     ours, theirs = (read_by(model, context).training_rows() for model in (student, teacher))
     if ours.fingerprint != theirs.fingerprint:
         raise RecipeError(

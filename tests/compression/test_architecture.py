@@ -41,7 +41,7 @@ def test_other_families_are_refused_by_name(config: AlbertConfig | ElectraConfig
     with pytest.raises(UnsupportedModelError) as raised:
         family_of(config)
     assert f"type {config.model_type!r} cannot be compressed" in str(raised.value)
-    assert "supported: bert, distilbert, roberta" in str(raised.value)
+    assert "supported: bert, distilbert, mobilebert, roberta" in str(raised.value)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

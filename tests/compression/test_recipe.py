@@ -157,9 +157,10 @@ TAUGHT: list[tuple[str, str]] = [
 
 
 @pytest.mark.parametrize(("rest", "said"), TAUGHT)
-@pytest.mark.parametrize("kind", ["distil", "prune"])
+@pytest.mark.parametrize("kind", ["distil", "prune", "sparsify", "tokens"])
 def test_a_student_and_its_teachers(kind: str, rest: str, said: str) -> None:
-    body = SMALL + LINEAR + f'\n[[stages]]\nname = "more"\nkind = "{kind}"\n{rest}\n'
+    taken = {"distil": "", "prune": "heads = 0.1", "sparsify": "sparsity = 0.5", "tokens": "keep = 0.5"}
+    body = SMALL + LINEAR + f'\n[[stages]]\nname = "more"\nkind = "{kind}"\n{taken[kind]}\n{rest}\n'
     if not said:
         assert parse(body, "mine").stages[-1].name == "more"
         return

@@ -11,7 +11,15 @@ from transformers import PreTrainedModel
 from compression.architecture import encoder_layers, family_of, layer_shapes, linear
 from compression.batches import Batch
 from compression.classifier import load, save
-from compression.pruning.structured import FFN_MULTIPLE, Importance, Kept, choose, importance, remove
+from compression.pruning.structured import (
+    FFN_MULTIPLE,
+    Importance,
+    Kept,
+    choose,
+    importance,
+    magnitude,
+    remove,
+)
 from compression.teacher import true_labels
 from tests.compression.tiny import (
     FAMILIES,
@@ -198,3 +206,28 @@ def test_removing_nothing_changes_nothing() -> None:
     pruned = copy.deepcopy(original)
     remove(pruned, Kept([list(range(4))] * 3, [list(range(128))] * 3))
     assert torch.equal(logits(pruned, random_batch()), logits(original, random_batch()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_magnitude_is_the_norm_of_what_belongs_to_a_part(family: str) -> None:
+    model = tiny_model(family)
+    found, names = magnitude(model), family_of(model.config)
+    layer = encoder_layers(model)[1]
+    rows = slice(2 * SIZE, 3 * SIZE)
+    parts = [linear(layer, path) for path in (names.query, names.key, names.value)]
+    values = [value for part in parts for value in (part.weight[rows].flatten(), part.bias[rows])]
+    values.append(linear(layer, names.attention_output).weight[:, rows].flatten())
+    assert found.heads[1][2] == pytest.approx(float(torch.cat(values).detach().norm()), rel=1e-5)
+    into, out = linear(layer, names.ffn_input), linear(layer, names.ffn_output)
+    values = [into.weight[9], into.bias[9:10], out.weight[:, 9]]
+    assert found.neurons[1][9] == pytest.approx(float(torch.cat(values).detach().norm()), rel=1e-5)
+    assert [len(part) for part in (*found.heads, *found.neurons)] == [4] * 3 + [128] * 3
+
+
+def test_scores_that_compare_across_layers_are_not_divided() -> None:
+    heads = [torch.tensor([0.9, 0.8]), torch.tensor([0.2, 0.1])]
+    neurons = [torch.ones(64), torch.ones(64) * 2]
+    scores = Importance(heads, neurons)
+    assert choose(scores, 2, 64, by_layer=False).heads == [[0, 1], [0]]
+    assert [len(kept) for kept in choose(scores, 2, 64, by_layer=False).neurons] == [FFN_MULTIPLE, 64]
+    assert choose(scores, 2, 64).heads == [[0], [0]]

@@ -1,0 +1,161 @@
+"""Token pruning: after each layer only the tokens that received most attention go on.
+
+How many stay is a share of a text's own length, so an answer does not depend on who else is in its batch; the
+first token, which the classifier reads, always stays. A token near the limit fades: the attention paid to it
+goes to zero as its significance nears that of the first one left out. Without that, two tokens that received
+nearly the same would change places by a rounding error, and the answer would jump.
+
+In PyTorch tokens are not taken out but attended to no more, which gives the same answers and can be trained;
+`token_graph` takes them out.
+Source: Goyal et al. 2020, PoWER-BERT: Accelerating BERT Inference via Progressive Word-vector Elimination,
+section 3.2 (significance) and 3.3 (elimination between attention and feed-forward part). The fading is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from app.errors import CompressionError, UnsupportedModelError
+from compression.architecture import encoder_layers, family_of
+
+SCHEDULE_KEY = "bertpress_token_schedule"
+# Significance is 1 on average; over this much of it a token fades.
+_FADING = 0.02
+# The logarithm of nothing, as far as a softmax can tell.
+_NOTHING = 1e-37
+
+
+def even_schedule(keep: float, layers: int) -> tuple[float, ...]:
+    """Shares kept after each layer but the last, falling by the same factor from layer to layer to `keep`."""
+    return tuple(keep ** ((layer + 1) / (layers - 1)) for layer in range(layers - 1))
+
+
+def significance(weights: torch.Tensor, presence: torch.Tensor) -> torch.Tensor:
+    """Attention each token received from those present, summed over queries and averaged over heads.
+
+    Shapes: weights (B, A, T, T), presence (B, T); significance (B, T), 1 on average.
+    Source: Goyal et al. 2020, section 3.2.
+    """
+    received: torch.Tensor = (presence[:, None, None, :] @ weights).mean(1)[:, 0]
+    # The first token is above all others, what is not there below.
+    first = torch.zeros_like(received)
+    first[:, 0] = 1e4
+    return torch.where(presence > 0, received, -torch.ones_like(received)) + first
+
+
+def counts(share: float, lengths: torch.Tensor) -> torch.Tensor:
+    """How many tokens stay of texts this long, rounded up. Shapes: (B, 1) to (B, 1)."""
+    return torch.ceil(share * lengths - 1e-4).clamp_min(1.0).long()
+
+
+def fading(significance: torch.Tensor, first_left_out: torch.Tensor) -> torch.Tensor:
+    """How far each token is present: 0 at the first one left out and below it. Shape: (B, T)."""
+    return ((significance - first_left_out) / _FADING).clamp(0.0, 1.0)
+
+
+def kept(significance: torch.Tensor, share: float, lengths: torch.Tensor) -> torch.Tensor:
+    """How far each token stays present. Shapes: (B, T) and lengths (B, 1) to (B, T)."""
+    nothing = torch.full_like(lengths, -1e4, dtype=significance.dtype)
+    ranked = torch.cat([significance.sort(descending=True).values, nothing], dim=1)
+    return fading(significance, ranked.gather(1, counts(share, lengths)))
+
+
+def attention_bias(presence: torch.Tensor) -> torch.Tensor:
+    """What is added to attention scores. Shapes: (B, T) to (B, 1, 1, T)."""
+    return presence.clamp_min(_NOTHING).log()[:, None, None, :]
+
+
+def schedule_of(model: PreTrainedModel) -> tuple[float, ...]:
+    """The schedule the model was given; empty if it keeps all tokens."""
+    return tuple(getattr(model.config, SCHEDULE_KEY, None) or ())
+
+
+def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
+    """Let the model, from now on and wherever it is saved, keep these shares of the tokens.
+
+    Raises:
+        UnsupportedModelError: a bottleneck student.
+        CompressionError: shares that rise, are not between 0 and 1, or are more or fewer than layers - 1.
+    """
+    if family_of(model.config).name == "mobilebert":
+        raise UnsupportedModelError("a bottleneck student cannot prune tokens; keep them all")
+    layers = len(encoder_layers(model))
+    if len(schedule) != layers - 1:
+        raise CompressionError(
+            f"a token schedule of {len(schedule)} shares, {list(schedule)}, is given to a model of {layers} "
+            f"layers, which takes {layers - 1}: one after each layer but the last"
+        )
+    if not all(0 < after <= before for before, after in zip((1.0, *schedule), schedule, strict=False)):
+        raise CompressionError(
+            f"a token schedule keeps shares between 0 and 1 that never rise, got {list(schedule)}"
+        )
+    attached = schedule_of(model)
+    setattr(model.config, SCHEDULE_KEY, list(schedule))
+    if not attached:
+        _Pruner().hook(model)
+
+
+def restore(model: PreTrainedModel) -> None:
+    """Attach the schedule that the model's configuration states, if there is one."""
+    schedule = schedule_of(model)
+    if schedule:
+        setattr(model.config, SCHEDULE_KEY, None)
+        attach(model, schedule)
+
+
+class _Pruner:
+    """Hooks that share what is present in the pass under way."""
+
+    def __init__(self) -> None:
+        self._presence = self._lengths = torch.ones(0)
+        self._schedule: tuple[float, ...] = ()
+        self._layer = 0
+
+    def hook(self, model: PreTrainedModel) -> None:
+        """Watch the model's passes and every layer's attention."""
+        family = family_of(model.config)
+        model.register_forward_pre_hook(self.begin, with_kwargs=True)
+        for layer in encoder_layers(model):
+            attention = layer.get_submodule(family.attention)
+            attention.register_forward_pre_hook(self.mask, with_kwargs=True)
+            attention.register_forward_hook(self.drop)
+
+    def begin(self, model: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        """Everything but padding is present."""
+        input_ids = named["input_ids"] if "input_ids" in named else positional[0]
+        mask = named.get("attention_mask", positional[1] if len(positional) > 1 else None)
+        presence = torch.ones_like(input_ids) if mask is None else mask
+        self._presence = presence.float()
+        self._lengths = presence.sum(1, keepdim=True)
+        self._schedule = (*schedule_of(cast(PreTrainedModel, model)), 1.0)
+        self._layer = 0
+
+    def mask(
+        self, _: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Give the layer's attention our own mask in place of the padding's."""
+        bias = attention_bias(self._presence).to(positional[0] if positional else named["hidden_states"])
+        if len(positional) > 1:
+            return (positional[0], bias, *positional[2:]), named
+        return positional, {**named, "attention_mask": bias}
+
+    def drop(self, _: nn.Module, __: object, output: Any) -> None:
+        """See who received attention, and let the others be absent from the next layer on.
+
+        Raises:
+            UnsupportedModelError: this release of transformers does not give the weights.
+        """
+        if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
+            raise UnsupportedModelError(
+                "token pruning needs the attention weights, which this family gives from transformers 5 on"
+            )
+        share = self._schedule[self._layer]
+        self._layer += 1
+        if share < 1.0:
+            received = significance(output[1].detach().float(), self._presence)
+            self._presence = self._presence * kept(received, share, self._lengths)
