@@ -75,6 +75,11 @@ class Cascade:
         return self.last.precision
 
     @property
+    def build_name(self) -> str:
+        """Its tiers, the cheapest first."""
+        return " > ".join(str(tier.key) for tier in self.tiers)
+
+    @property
     def platform(self) -> str:
         """What runs it."""
         return "cascade"

@@ -31,8 +31,8 @@ def add_gauges(
 def _add_models(metrics: Metrics, registry: Registry) -> None:
     def info() -> list[Sample]:
         return [
-            ((v.key.name, str(v.key.version), v.build.name, v.build.engine, v.build.precision), 1)
-            for v in registry.loaded
+            ((each.key.name, str(each.key.version), each.build_name, each.platform, each.precision), 1)
+            for each in registry.served
         ]
 
     def is_default() -> list[Sample]:

@@ -78,6 +78,11 @@ class Variant:
         return self.build.precision
 
     @property
+    def build_name(self) -> str:
+        """Name of the build in memory."""
+        return self.build.name
+
+    @property
     def platform(self) -> str:
         """What runs it."""
         return self.build.engine

@@ -116,7 +116,11 @@ async def test_it_can_be_the_default_and_every_dialect_asks_it(serve: Serve, rep
         described = (await running.http.get("/v2/models/cascade")).json()
         assert (described["platform"], described["versions"]) == ("bertpress_cascade", ["1"])
         assert (await running.http.get("/info")).json()["max_input_length"] == 32
-        assert 'bertpress_model_default{model="cascade",version="1"} 1.0' in await running.metrics()
+        exposed = await running.metrics()
+        assert 'bertpress_model_default{model="cascade",version="1"} 1.0' in exposed
+        # Grafana finds the models by this one.
+        info = 'build="tiny/1 > tiny/2",engine="cascade",model="cascade",precision="fp32",version="1"'
+        assert f"bertpress_model_info{{{info}}} 1.0" in exposed
         listed = (await running.http.get("/v1/models")).json()["models"]
         (entry,) = [model for model in listed if model["name"] == "cascade"]
         assert entry["tiers"] == [
