@@ -63,17 +63,22 @@ class Line:
 def main(models: Path, source: str | None, rounds: int, texts: int, json_file: Path | None) -> int:
     """Measure, print the table, and write JSON where asked."""
     console, threads = Console(width=_WIDTH), usable_cores()
-    dataset = None if source is None else data.load(source, DataSettings())
-    with tempfile.TemporaryDirectory() as scratch:
-        contenders = _contenders(models, dataset, threads, Path(scratch))
-    reviews = _sample(dataset, texts)
-    lines = with_energy(measure(contenders, reviews, rounds), contenders, reviews, turns=min(4, rounds))
+    lines = figures(models, source, rounds, texts)
     console.print(_table(lines))
     console.print(_footnote(threads, texts), highlight=False)
     console.print(energy.footnote([line.energy for line in lines if line.energy]), highlight=False)
     if json_file is not None:
         json_file.write_text(json.dumps([asdict(line) for line in lines], indent=2), encoding="utf-8")
     return 0
+
+
+def figures(models: Path, source: str | None, rounds: int, texts: int) -> list[Line]:
+    """Every model of a repository, BERT-base and, where there are data, the linear model."""
+    dataset = None if source is None else data.load(source, DataSettings())
+    with tempfile.TemporaryDirectory() as scratch:
+        contenders = _contenders(models, dataset, usable_cores(), Path(scratch))
+    reviews = sample(dataset, texts)
+    return with_energy(measure(contenders, reviews, rounds), contenders, reviews, turns=min(4, rounds))
 
 
 def measure(contenders: Sequence[Contender], reviews: Sequence[str], rounds: int) -> list[Line]:
@@ -132,7 +137,7 @@ def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Pa
     contenders = [_bert_base(first_folder, first, threads)]
     if dataset is not None:
         contenders.append(_linear(dataset, scratch, threads))
-    return contenders + [_variant(folder, manifest, threads) for folder, manifest in versions]
+    return contenders + [variant(folder, manifest, threads) for folder, manifest in versions]
 
 
 def latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
@@ -159,7 +164,7 @@ def _bert_base(folder: Path, manifest: Manifest, threads: int) -> Contender:
     model = baseline.bert_base()
     predict = baseline.predictor(model, threads)
     memory = peak_memory.measure(peak_memory.BASELINE, folder, manifest.tokenizer.max_tokens, threads)
-    return Contender(baseline.NAME, _through(tokenizer, predict), baseline.size_bytes(model), memory, "-")
+    return Contender(baseline.NAME, through(tokenizer, predict), baseline.size_bytes(model), memory, "-")
 
 
 def _linear(dataset: Dataset, scratch: Path, threads: int) -> Contender:
@@ -173,7 +178,8 @@ def _linear(dataset: Dataset, scratch: Path, threads: int) -> Contender:
     return Contender("linear n-gram model", lambda text: model.predict([text]), model.bytes, memory, score)
 
 
-def _variant(folder: Path, manifest: Manifest, threads: int) -> Contender:
+def variant(folder: Path, manifest: Manifest, threads: int) -> Contender:
+    """A published version as it is served: its first build."""
     build = manifest.builds[0]
     path = folder / build.file
     engine = load_engine(build.engine, path, threads)
@@ -181,14 +187,16 @@ def _variant(folder: Path, manifest: Manifest, threads: int) -> Contender:
     quality = manifest.quality[0]
     return Contender(
         name=f"{manifest.name}/{manifest.version} ({build.name})",
-        answer=_through(tokenizer, engine.logits),
+        answer=through(tokenizer, engine.logits),
         size_bytes=manifest.bytes,
         peak_bytes=peak_memory.measure(build.engine, path, manifest.tokenizer.max_tokens, threads),
         accuracy=_accuracy(quality.accuracy, quality.n),
     )
 
 
-def _through(tokenizer: Tokenizer, predict: Callable[..., object]) -> Callable[[str], object]:
+def through(tokenizer: Tokenizer, predict: Callable[..., object]) -> Callable[[str], object]:
+    """From a text to what a model says of it, tokenization included."""
+
     def answer(text: str) -> object:
         input_ids = tokenizer.encode(text).input_ids[None, :]
         return predict(input_ids, np.ones_like(input_ids))
@@ -207,7 +215,7 @@ def _text_of(tokens: int) -> str:
     return " ".join(words[index % len(words)] for index in range(tokens - 2))
 
 
-def _sample(dataset: Dataset | None, count: int) -> list[str]:
+def sample(dataset: Dataset | None, count: int) -> list[str]:
     """Real reviews, or made-up texts of the lengths reviews have."""
     if dataset is None:
         lengths = np.random.default_rng(0).lognormal(5.4, 0.6, count).clip(16, 1000)

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from app.errors import BertpressError
-from compression.commands import Command, benchmark, cascade, compress, pairs, register
+from compression.commands import Command, benchmark, cascade, compare, compress, pairs, register
 
 _COMMANDS: Mapping[str, Command] = {
     "compress": compress,
     "benchmark": benchmark,
     "cascade": cascade,
+    "compare": compare,
     "pairs": pairs,
 }
 

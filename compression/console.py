@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from rich.table import Table
 from transformers.utils import logging
 
 from compression import cost
+from compression.assessment import Assessment
 from compression.cleaning import CleaningReport
 from compression.data import Dataset
 from compression.publish import Published
@@ -26,13 +27,13 @@ from compression.training import Report
 
 _LOG_EVERY_SECONDS = 30.0
 # A log has no width of its own; the summary table needs this much.
-_LOG_WIDTH = 150
+_LOG_WIDTH = 190
 
 
-def terminal() -> Console:
-    """Where a command writes: the terminal as wide as it is, or a log."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_LOG_WIDTH)
+def terminal(*, error: bool = False) -> Console:
+    """Where a command writes: the terminal as wide as it is, or a log; `error`: standard error."""
+    console = Console(stderr=error)
+    return console if console.is_terminal else Console(stderr=error, width=_LOG_WIDTH)
 
 
 def quiet() -> None:
@@ -136,3 +137,32 @@ def _row(version: Published) -> list[str]:
         f"{ours[length]:.2f} ms",
         f"{theirs[length] / ours[length]:.1f}x faster",
     ]
+
+
+def assessments(found: Sequence[Assessment]) -> Table:
+    """One row for each data set."""
+    table = Table(title=found[0].name)
+    for column in (
+        "data",
+        "texts",
+        "accuracy (95 %)",
+        "F1",
+        "AUC",
+        "calibration error",
+        "retained",
+        "changed",
+    ):
+        table.add_column(column)
+    for each in found:
+        beside = each.agreement
+        table.add_row(
+            each.dataset,
+            f"{each.n:,}",
+            f"{each.accuracy.value:.2%} ({each.accuracy.low:.2%} to {each.accuracy.high:.2%})",
+            f"{each.f1.value:.4f}",
+            f"{each.auc.value:.4f}",
+            f"{each.calibration.error:.4f}",
+            "-" if beside is None else f"{beside.retention:.2%}",
+            "-" if beside is None else f"{beside.label_flip_rate.value:.2%}",
+        )
+    return table

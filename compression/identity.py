@@ -9,7 +9,7 @@ from typing import Any
 
 from app import artifact
 
-_TOLD_BY = (".safetensors", ".bin", ".json")
+_TOLD_BY = (".safetensors", ".bin", ".json", ".onnx", ".npy")
 
 
 def hashed(*parts: Any) -> str:
@@ -18,7 +18,7 @@ def hashed(*parts: Any) -> str:
 
 
 def identity(source: str) -> str:
-    """Hash of a model folder's weights and configuration; the name itself for a hub id."""
+    """Hash of a model or build folder's weights and configuration; the name itself for a hub id."""
     folder = Path(source)
     if not folder.is_dir():
         return source

@@ -17,6 +17,7 @@ from app.errors import CompressionError
 
 BASELINE = "bert-base"
 NGRAM = "ngram"
+CLASSIFIER = "classifier"
 
 
 def measure(engine: str, path: Path, tokens: int, threads: int, precision: str = "-") -> int:
@@ -35,6 +36,11 @@ def _answer_once(engine: str, path: Path, tokens: int, threads: int, precision: 
         from compression.baseline import bert_base, predictor
 
         predictor(bert_base(), threads)(ids, np.ones_like(ids))
+    elif engine == CLASSIFIER:
+        from compression import classifier
+        from compression.baseline import predictor
+
+        predictor(classifier.load(str(path)).model, threads)(ids, np.ones_like(ids))
     elif engine == NGRAM:
         from compression import ngram
 

@@ -32,7 +32,7 @@ from compression.training import Report
 
 _DONE = "stage.json"
 # A backbone is loaded before the data say what its labels will be.
-_ANY_HEAD = Head(name="label", labels=("negative", "positive"))
+ANY_HEAD = Head(name="label", labels=("negative", "positive"))
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,33 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
         return _run(request, report)
 
 
+def prepare(request: Request, report: Callable[[str], Report]) -> Context:
+    """What a run has before its first stage: the data, and the teacher its recipe takes.
+
+    Raises:
+        CompressionError: teacher or data cannot be used; or the disk is full.
+    """
+    with full_disk_named(request.work, request.repository):
+        context, _ = _with_teacher(request, _prepare(request, report))
+        return context
+
+
+def carry_out(stage: Stage, inputs: Sequence[Input], context: Context) -> Path:
+    """One stage by itself, unless it is done; returns its folder in the work folder.
+
+    Raises:
+        CompressionError: whatever the stage meets; or the disk is full.
+    """
+    with full_disk_named(context.work):
+        return _run_stage(stage, inputs, context)[0].folder
+
+
+def input_of(source: str) -> Input:
+    """A model or build folder, wherever it is called from; a hub id as it is."""
+    folder = Path(source)
+    return Input(folder.resolve() if folder.is_dir() else folder, identity(source))
+
+
 def _run(request: Request, report: Callable[[str], Report]) -> Outcome:
     context = _prepare(request, report)
     context, results = _with_teacher(request, context)
@@ -96,7 +123,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     source = request.teacher or request.backbone
     assert source is not None  # noqa: S101 - the command line requires one of them
     # Loaded first: a teacher that cannot be compressed is refused before the data are read.
-    model = classifier.load(source, heads=None if request.teacher else (_ANY_HEAD,))
+    model = classifier.load(source, heads=None if request.teacher else (ANY_HEAD,))
     settings = request.data_settings
     if request.teacher:
         settings = data.with_heads(settings, model.heads)

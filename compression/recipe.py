@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError, model_validator
 
 from app.errors import RecipeError
 from compression.settings import Settings
@@ -26,6 +26,7 @@ from compression.teacher import FinetuningSettings
 
 TEACHER = "teacher"
 BACKBONE = "backbone"
+_STAGE: TypeAdapter[Stage] = TypeAdapter(Stage)
 
 
 class TextSettings(Settings):
@@ -118,6 +119,17 @@ def with_torchscript(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"stages": tuple(stages)})
 
 
+def with_optimum(recipe: Recipe, python: str | None) -> Recipe:
+    """The same recipe with the interpreter that has Optimum, where one is named."""
+    if python is None:
+        return recipe
+    stages = [
+        stage.model_copy(update={"python": python}) if stage.kind == "optimum" else stage
+        for stage in recipe.stages
+    ]
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
 def named(recipe: Recipe, prefix: str | None) -> Recipe:
     """The same recipe publishing `prefix-model` instead of `model`.
 
@@ -151,13 +163,28 @@ def load(source: str | None) -> Recipe:
             return parse(path.read_text(encoding="utf-8"), str(path))
         except UnicodeDecodeError as error:
             raise RecipeError(f"{path}: byte {error.start} is not UTF-8; TOML is UTF-8 text") from error
-    shipped = resources.files("compression") / "recipes"
-    names = sorted(
-        entry.name.removesuffix(".toml") for entry in shipped.iterdir() if entry.name.endswith(".toml")
-    )
-    if name not in names:
-        raise RecipeError(f"no recipe {name!r}; expected a .toml file or one of {', '.join(names)}")
-    return parse((shipped / f"{name}.toml").read_text(encoding="utf-8"), name)
+    if name not in shipped():
+        raise RecipeError(f"no recipe {name!r}; expected a .toml file or one of {', '.join(shipped())}")
+    file = resources.files("compression") / "recipes" / f"{name}.toml"
+    return parse(file.read_text(encoding="utf-8"), name)
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with bertpress."""
+    files = (entry.name for entry in (resources.files("compression") / "recipes").iterdir())
+    return sorted(name.removesuffix(".toml") for name in files if name.endswith(".toml"))
+
+
+def text_settings(described: Mapping[str, Any]) -> TextSettings:
+    """Check how much of a text is read.
+
+    Raises:
+        RecipeError: an unknown key, or a wrong value.
+    """
+    try:
+        return TextSettings.model_validate(dict(described))
+    except ValidationError as error:
+        raise RecipeError(f"text: {_first_problem(error)}") from error
 
 
 def parse(body: str, source: str) -> Recipe:
@@ -168,6 +195,19 @@ def parse(body: str, source: str) -> Recipe:
         raise RecipeError(f"{source} is not valid TOML: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"{source}: {_first_problem(error)}") from error
+
+
+def stage(described: Mapping[str, Any], source: str) -> Stage:
+    """Check one stage by itself; `source` names it in errors.
+
+    Raises:
+        RecipeError: an unknown key, or a wrong value.
+    """
+    try:
+        checked: Stage = _STAGE.validate_python(dict(described))
+    except ValidationError as error:
+        raise RecipeError(f"{source}: {_first_problem(error)}") from error
+    return checked
 
 
 def _check_tokenizers(stage: Stage, tokenizers: Mapping[str, str]) -> None:

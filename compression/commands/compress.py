@@ -6,25 +6,13 @@ import argparse
 import sys
 from pathlib import Path
 
+from compression.commands.options import add_data, add_teacher, add_work, data_settings
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--teacher", metavar="DIR_OR_HUB_ID", help="your fine-tuned classifier; its labels are kept"
-    )
-    source.add_argument(
-        "--backbone", metavar="DIR_OR_HUB_ID", help="no teacher yet: fine-tune this model first"
-    )
-    parser.add_argument(
-        "--data",
-        required=True,
-        action="append",
-        metavar="PATH",
-        help="Parquet/CSV/TSV/JSONL file, a folder of them named after their split (train, validation, "
-        "test, unsupervised), aclImdb/, or a hub name; given again, all are trained on and judged each by "
-        "itself",
-    )
+    add_teacher(parser)
+    add_data(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -41,55 +29,21 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--name", metavar="PREFIX", help="publish PREFIX-quality instead of quality, and so on"
     )
     parser.add_argument(
-        "--unlabelled", metavar="FILE", help="more texts, without labels, for the student to learn from"
-    )
-    parser.add_argument(
-        "--text-column", default="text", metavar="NAME", help="column of the texts (default: text)"
-    )
-    parser.add_argument(
-        "--label-column", default="label", metavar="NAME", help="column of the labels (default: label)"
-    )
-    parser.add_argument(
-        "--head",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="another column of labels, such as a rating, that the same encoder answers beside the first; "
-        "may be repeated; a --teacher brings its own",
-    )
-    parser.add_argument("--labels", metavar="A,B,...", help="names of the classes in order, with --backbone")
-    parser.add_argument(
-        "--limit-rows", type=int, metavar="N", help="at most so many rows of each split: a quick trial"
-    )
-    parser.add_argument(
         "--torchscript", action="store_true", help="publish a TorchScript build beside the others"
     )
-    parser.add_argument(
-        "--work",
-        type=Path,
-        default=Path(".bertpress"),
-        metavar="DIR",
-        help="finished stages, checkpoints and caches; a run goes on from there (default: .bertpress)",
-    )
+    add_work(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from compression import console, pipeline, recipe
-    from compression.data import DataSettings
 
     console.quiet()
     chosen = recipe.named(recipe.load(options.recipe), options.name)
     request = pipeline.Request(
         recipe=recipe.with_torchscript(chosen) if options.torchscript else chosen,
         data=tuple(options.data),
-        data_settings=DataSettings(
-            text_column=options.text_column,
-            label_column=options.label_column,
-            label_names=tuple(options.labels.split(",")) if options.labels else None,
-            limit_rows=options.limit_rows,
-            further_columns=tuple(options.head),
-        ),
+        data_settings=data_settings(options),
         unlabelled=options.unlabelled,
         teacher=options.teacher,
         backbone=options.backbone,

@@ -11,6 +11,7 @@ from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
 from compression.stages.exits import BranchStage, ExitsStage
 from compression.stages.given import GivenStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
+from compression.stages.optimum import OptimumStage
 from compression.stages.pruning import PruneStage
 from compression.stages.publishing import PublishStage
 from compression.stages.quantization_aware import QuantizationAwareStage
@@ -38,6 +39,7 @@ Stage = Annotated[
     | NgramsStage
     | NgramsExportStage
     | ExportStage
+    | OptimumStage
     | QuantizationAwareStage
     | QuantizeStage
     | OpenVinoStage

@@ -75,7 +75,7 @@ def test_a_repository_without_versions(tmp_path: Path) -> None:
 
 
 def test_made_up_reviews_are_as_long_as_real_ones() -> None:
-    words = [len(text.split()) for text in benchmark._sample(None, 200)]
+    words = [len(text.split()) for text in benchmark.sample(None, 200)]
     assert 14 <= min(words) < 100
     assert 500 < max(words) <= 998
     assert 150 < sorted(words)[100] < 300
