@@ -5,6 +5,7 @@ PORT ?= 8000
 SERVE := .venv
 DEV := .venv-dev
 KSERVE := .venv-kserve
+OPTIMUM := .venv-optimum
 PIP := -m pip install --quiet --disable-pip-version-check
 # The CPU build of PyTorch, where the index has one; the plain name pulls gigabytes of CUDA.
 TORCH ?= torch==2.13.0
@@ -18,7 +19,7 @@ serve: $(SERVE)/.installed
 test: $(DEV)/.installed
 	$(DEV)/bin/python -m pytest
 
-test-system: $(DEV)/.installed $(KSERVE)/.installed
+test-system: $(DEV)/.installed $(KSERVE)/.installed $(OPTIMUM)/.installed
 	$(DEV)/bin/python -m pytest -m system
 
 check: $(DEV)/.installed
@@ -62,7 +63,7 @@ docker:
 	docker build -f docker/Dockerfile -t $(IMAGE) .
 
 clean:
-	rm -rf $(SERVE) $(DEV) $(KSERVE) .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(SERVE) $(DEV) $(KSERVE) $(OPTIMUM) .mypy_cache .pytest_cache .ruff_cache
 
 $(SERVE)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
@@ -81,4 +82,11 @@ $(DEV)/.installed: pyproject.toml
 $(KSERVE)/.installed:
 	$(PYTHON) -m venv $(KSERVE)
 	$(KSERVE)/bin/python $(PIP) 'kserve>=0.15'
+	@touch $@
+
+# Optimum needs an older transformers than the one the suite is developed on; the suite is tested on both.
+$(OPTIMUM)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(OPTIMUM)
+	$(OPTIMUM)/bin/python $(PIP) $(TORCH)
+	$(OPTIMUM)/bin/python $(PIP) --editable '.[compress,optimum]' 'pytest>=8.3'
 	@touch $@

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from app.artifact import EngineName, Precision
+from app.errors import CompressionError
 
-_FILE = "build.json"
+# Where it is described.
+FILE = "build.json"
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,24 @@ class CandidateBuild:
     def write(self, folder: Path) -> None:
         """Leave the description beside the file."""
         described = asdict(self) | {"model_folder": str(self.model_folder)}
-        (folder / _FILE).write_text(json.dumps(described, indent=2), encoding="utf-8")
+        (folder / FILE).write_text(json.dumps(described, indent=2), encoding="utf-8")
 
 
 def read(folder: Path) -> CandidateBuild:
-    """The build a stage left in its folder."""
-    described = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+    """The build a stage left in its folder.
+
+    Raises:
+        CompressionError: its description cannot be read.
+    """
+    try:
+        return _described(json.loads((folder / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompressionError(
+            f"{folder / FILE} does not describe a build ({type(error).__name__}: {error}); export it again"
+        ) from error
+
+
+def _described(described: dict[str, Any]) -> CandidateBuild:
     return CandidateBuild(
         name=described["name"],
         engine=cast(EngineName, described["engine"]),

@@ -83,11 +83,11 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
             classifier was expected.
         CompressionError: the weights are not those of the model that config.json describes.
     """
-    config = _config(source)
+    config = config_of(source)
     if is_ngrams(config):
         return Classifier(_ngrams(source, config), load_tokenizer(source))
     family_of(config)
-    if heads is None and not _is_classifier(config.architectures):
+    if heads is None and not is_classifier(config):
         raise UnsupportedModelError(
             f"{source} is a backbone ({config.architectures}), not a sequence classifier; "
             "pass it as --backbone and it is fine-tuned first"
@@ -119,7 +119,12 @@ def save(classifier: Classifier, folder: Path) -> None:
     partial.rmdir()
 
 
-def _config(source: str) -> PretrainedConfig:
+def config_of(source: str) -> PretrainedConfig:
+    """What a folder or hub id says of its model.
+
+    Raises:
+        UnsupportedModelError: neither.
+    """
     try:
         return cast(PretrainedConfig, AutoConfig.from_pretrained(source, attn_implementation="eager"))
     except (OSError, ValueError) as error:
@@ -128,8 +133,9 @@ def _config(source: str) -> PretrainedConfig:
         ) from error
 
 
-def _is_classifier(architectures: list[str] | None) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in architectures or [])
+def is_classifier(config: PretrainedConfig) -> bool:
+    """Whether the model has a head for sequences; a bare backbone has none."""
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or [])
 
 
 def _model(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTrainedModel:

@@ -8,10 +8,32 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from app.errors import BertpressError
-from compression.commands import Command, benchmark, cascade, compare, compress, pairs, register
+from compression.commands import (
+    Command,
+    benchmark,
+    cascade,
+    compare,
+    compress,
+    distill,
+    evaluate,
+    export,
+    pairs,
+    pretrain,
+    prune,
+    quantize,
+    register,
+    train,
+)
 
 _COMMANDS: Mapping[str, Command] = {
     "compress": compress,
+    "train": train,
+    "pretrain": pretrain,
+    "distill": distill,
+    "prune": prune,
+    "quantize": quantize,
+    "export": export,
+    "evaluate": evaluate,
     "benchmark": benchmark,
     "cascade": cascade,
     "compare": compare,

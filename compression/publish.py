@@ -79,9 +79,9 @@ def publish(
     _check_names(candidates)
     source = classifier.load(str(candidates[0].build.model_folder))
     own, taught = read_by(source, context), context.all_corpora
-    expected = _reference(source, gate, own)
+    expected = reference(source, gate, own)
     sources = {**_files(source, own, folder), **gathered.files}
-    proven = [_prove(candidate, expected, gate) for candidate in candidates]
+    proven = [prove(candidate, expected, gate) for candidate in candidates]
     invariant = proven[0].batch_invariant
     draft = Manifest(
         name=model,
@@ -132,7 +132,8 @@ def _check_names(candidates: Sequence[Candidate]) -> None:
         )
 
 
-def _reference(source: Classifier, gate: GateSettings, context: Context) -> parity.Reference:
+def reference(source: Classifier, gate: GateSettings, context: Context) -> parity.Reference:
+    """What the builds of a model are held to, on its validation rows."""
     rows = context.validation_rows()
     return parity.reference(source.model, rows, rows.take(gate.texts), f"{context.data_name} validation")
 
@@ -150,8 +151,12 @@ def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path
     return {path.name: path for path in staged.iterdir()}
 
 
-def _prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings) -> Build:
-    """Hold one build to the gate, alone and in company."""
+def prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings) -> Build:
+    """Hold one build to the gate, alone and in company.
+
+    Raises:
+        ParityError: says which limit is broken, by how much.
+    """
     build = candidate.build
     alone = parity.one_by_one(candidate.engine, expected.rows, expected.chosen)
     batched = parity.in_shuffled_batches(candidate.engine, expected.rows, expected.chosen)

@@ -11,6 +11,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from app.errors import DataError
 from compression import builds, classifier, export, openvino_ir
 from compression.builds import CandidateBuild
 from compression.quantization import sensitivity
@@ -60,11 +61,15 @@ class QuantizeStage(Stage, Quantization):
 
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
         """Write the quantized build; what has to be calibrated is, on training rows."""
+        if not context.datasets and (self.looks_at_data or self.mixed_precision is not None):
+            raise DataError(f"stage {self.name!r} calibrates on texts, and there are no data")
         source = builds.read(inputs[0].folder)
         model = classifier.load(str(source.model_folder))
         own = read_by(model, context)
-        rows, path = own.training_rows(), inputs[0].folder / source.file
-        observed = observed_by(self, path, rows, rows.take(self.calibration_rows))
+        path, observed = inputs[0].folder / source.file, {}
+        if self.looks_at_data:
+            rows = own.training_rows()
+            observed = observed_by(self, path, rows, rows.take(self.calibration_rows))
         chosen: Quantization = self
         if self.mixed_precision is not None:
             found = sensitivity.measure(

@@ -1,0 +1,57 @@
+"""A classifier, a build or a published version judged on labelled texts.
+
+Accuracy, F1 and AUC with 95 % intervals by the bootstrap, calibration, and, beside a teacher, what is
+retained of its accuracy and how many labels changed. Judged on the test part, or on validation where there
+is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from compression.commands import stage
+from compression.commands.options import (
+    STANDARD_OUTPUT,
+    add_data,
+    add_json,
+    add_work,
+    write_json,
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Its options."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR_OR_HUB_ID",
+        help="a classifier's folder or hub id, a build's folder, or models/NAME/VERSION",
+    )
+    parser.add_argument(
+        "--teacher", metavar="DIR_OR_HUB_ID", help="judge it on the same texts, and the model against it"
+    )
+    add_data(parser)
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="tokens read of a text; a published version reads what its manifest says (default: 256)",
+    )
+    add_work(parser)
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do it; returns the exit code."""
+    from dataclasses import asdict
+
+    from compression import api, console
+
+    console.quiet()
+    output = console.terminal(error=options.json == STANDARD_OUTPUT)
+    with console.reports(output) as report:
+        found = api.evaluate(options.model, options.teacher, report=report, **stage.common(options))
+    output.print(console.assessments(found))
+    write_json([asdict(each) for each in found], options.json)
+    return 0

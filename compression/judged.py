@@ -1,0 +1,142 @@
+"""Whatever can answer, judged on labelled texts: a model folder, a build, a published version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from app import artifact
+from app.artifact import TokenizerSettings
+from app.engines import load_engine
+from app.errors import DataError
+from app.hardware import usable_cores
+from compression import assessment, builds, classifier, corpus, data, parity, single_stage
+from compression.assessment import Assessment
+from compression.batches import Rows
+from compression.candidates import gather
+from compression.data import Dataset, DataSettings
+from compression.distillation.teacher_logits import logits_of
+from compression.evaluation import Logits
+from compression.recipe import TextSettings
+from compression.training import Report
+
+_CHUNK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that answers: how it reads texts, its labels in logit order, and its answers on rows."""
+
+    name: str
+    labels: tuple[str, ...]
+    tokenizer_file: Path
+    text: TokenizerSettings
+    answers: Callable[[Rows, Sequence[int]], Logits]
+
+
+def evaluate(
+    source: str,
+    sources: Sequence[str],
+    settings: DataSettings,
+    text: TextSettings,
+    work: Path,
+    report: Callable[[str], Report],
+    teacher: str | None = None,
+) -> list[Assessment]:
+    """Judge on the test part of every data set, or on validation where there is none.
+
+    A published version reads texts as its manifest says, everything else as `text` says. Builds answer one
+    text at a time, as they are served.
+
+    Raises:
+        CompressionError: no model, no data, or a teacher with other labels.
+    """
+    judged = opened(source, text, work)
+    taught = None if teacher is None else opened(teacher, text, work)
+    if taught is not None and taught.labels != judged.labels:
+        raise DataError(
+            f"the labels of {source} are {', '.join(judged.labels)}, those of {teacher} "
+            f"{', '.join(taught.labels)}; answers are compared label by label"
+        )
+    datasets = data.load_all(sources, data.with_label_names(settings, judged.labels))
+    return [_assessed(judged, taught, dataset, work, report) for dataset in datasets]
+
+
+def _assessed(
+    judged: Source, taught: Source | None, dataset: Dataset, work: Path, report: Callable[[str], Report]
+) -> Assessment:
+    logits, labels = _answers(judged, dataset, work, report)
+    reference = None if taught is None else _answers(taught, dataset, work, report)[0]
+    return assessment.assess(judged.name, dataset.name, logits, labels, judged.labels, teacher=reference)
+
+
+def _answers(
+    source: Source, dataset: Dataset, work: Path, report: Callable[[str], Report]
+) -> tuple[Logits, assessment.Labels]:
+    split = dataset.test or dataset.validation
+    rows = Rows(corpus.build(split, source.tokenizer_file, source.text, work / "tokens", dataset.name))
+    told, parts = report(f"{source.name} on {dataset.name}"), []
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        stop = min(start + _CHUNK_ROWS, len(rows))
+        parts.append(source.answers(rows, range(start, stop)))
+        told(stop, len(rows), "texts")
+    return np.concatenate(parts)[:, : len(source.labels)], rows.labels
+
+
+def opened(source: str, text: TextSettings, work: Path) -> Source:
+    """Open a version folder, a build folder, or a classifier's folder or hub id.
+
+    Raises:
+        CompressionError: it is none of these.
+    """
+    folder = Path(source)
+    if (folder / artifact.MANIFEST_FILE).is_file():
+        return _version(folder)
+    if (folder / builds.FILE).is_file():
+        return _build(folder, text, work)
+    model = classifier.load(source)
+    tokenizer_file, settings = _reading(source, text, work)
+    answers = lambda rows, chosen: logits_of(model.model, rows, chosen)  # noqa: E731
+    return Source(source, model.labels, tokenizer_file, settings, answers)
+
+
+def _version(folder: Path) -> Source:
+    manifest = artifact.read(folder)
+    artifact.verify(folder, manifest)
+    build = manifest.builds[0]
+    engine = load_engine(build.engine, folder / build.file, usable_cores(), build.precision)
+    return Source(
+        f"{manifest.name}/{manifest.version} ({build.name})",
+        manifest.heads[0].labels,
+        folder / artifact.TOKENIZER_FILE,
+        manifest.tokenizer,
+        lambda rows, chosen: parity.one_by_one(engine, rows, chosen),
+    )
+
+
+def _build(folder: Path, text: TextSettings, work: Path) -> Source:
+    described = builds.read(folder)
+    (candidate,) = gather([folder], work / "judged").builds
+    tokenizer_file, settings = _reading(str(described.model_folder), text, work)
+    labels = classifier.load(str(described.model_folder)).labels
+    return Source(
+        f"{folder} ({described.name})",
+        labels,
+        tokenizer_file,
+        settings,
+        lambda rows, chosen: parity.one_by_one(candidate.engine, rows, chosen),
+    )
+
+
+def _reading(source: str, text: TextSettings, work: Path) -> tuple[Path, TokenizerSettings]:
+    """A model's tokenizer as a file, and how much of a text it reads."""
+    model = classifier.load(source)
+    vocabulary = hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    folder = work / "tokenizers" / vocabulary[:12]
+    model.tokenizer.save_pretrained(folder)
+    settings = single_stage.text_of(text, model.longest_input, model.pad_token_id)
+    return folder / artifact.TOKENIZER_FILE, settings
