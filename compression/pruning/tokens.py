@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -79,11 +80,13 @@ def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
     """Let the model, from now on and wherever it is saved, keep these shares of the tokens.
 
     Raises:
-        UnsupportedModelError: a bottleneck student.
+        UnsupportedModelError: a bottleneck student, or DistilBERT in transformers 4.
         CompressionError: shares that rise, are not between 0 and 1, or are more or fewer than layers - 1.
     """
     if family_of(model.config).name == "mobilebert":
         raise UnsupportedModelError("a bottleneck student cannot prune tokens; keep them all")
+    if not gives_weights(model):
+        raise UnsupportedModelError("pruning a DistilBERT's tokens takes transformers 5; this is release 4")
     layers = len(encoder_layers(model))
     if len(schedule) != layers - 1:
         raise CompressionError(
@@ -98,6 +101,11 @@ def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
     setattr(model.config, SCHEDULE_KEY, list(schedule))
     if not attached:
         _Pruner().hook(model)
+
+
+def gives_weights(model: PreTrainedModel) -> bool:
+    """Whether this release of transformers gives the family's attention weights and adds masks to scores."""
+    return family_of(model.config).name != "distilbert" or int(transformers.__version__.split(".")[0]) >= 5
 
 
 def restore(model: PreTrainedModel) -> None:
@@ -145,15 +153,7 @@ class _Pruner:
         return positional, {**named, "attention_mask": bias}
 
     def drop(self, _: nn.Module, __: object, output: Any) -> None:
-        """See who received attention, and let the others be absent from the next layer on.
-
-        Raises:
-            UnsupportedModelError: this release of transformers does not give the weights.
-        """
-        if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
-            raise UnsupportedModelError(
-                "token pruning needs the attention weights, which this family gives from transformers 5 on"
-            )
+        """See who received attention, and let the others be absent from the next layer on."""
         share = self._schedule[self._layer]
         self._layer += 1
         if share < 1.0:

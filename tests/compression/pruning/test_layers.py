@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -17,8 +19,10 @@ def slow_importance(model: PreTrainedModel, batch: Batch, number: int) -> float:
     layer, step, losses = encoder_layers(model)[number], 1e-4, []
     for scale in (1 + step, 1 - step):
 
-        def scaled(_: object, positional: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
-            return positional[0] + scale * (output - positional[0])  # noqa: B023 - removed before it changes
+        def scaled(_: object, positional: tuple[torch.Tensor, ...], output: Any) -> Any:
+            changed = output[0] if isinstance(output, tuple) else output  # transformers 4 gives a tuple
+            changed = positional[0] + scale * (changed - positional[0])  # noqa: B023 - removed in time
+            return (changed, *output[1:]) if isinstance(output, tuple) else changed
 
         handle = layer.register_forward_hook(scaled)
         with torch.no_grad():
