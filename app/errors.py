@@ -28,6 +28,7 @@ BertpressError
     ├── UnsupportedModelError    a teacher of a family that cannot be compressed
     ├── TrainingError            training could not start or diverged
     ├── DiskFullError            no room left to write; nothing finished is lost
+    ├── SearchError              goals, space or target CPU of a search that make no sense
     └── ParityError              the artifact does not answer as the model it came from
 """
 
@@ -159,6 +160,10 @@ class TrainingError(CompressionError):
 
 class DiskFullError(CompressionError):
     """There is no room left to write; nothing that was finished is lost."""
+
+
+class SearchError(CompressionError):
+    """The goals, the space or the target CPU of a search make no sense."""
 
 
 class ParityError(CompressionError):

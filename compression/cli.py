@@ -14,6 +14,7 @@ from compression.commands import (
     cascade,
     compare,
     compress,
+    cost_table,
     distill,
     evaluate,
     export,
@@ -22,6 +23,7 @@ from compression.commands import (
     prune,
     quantize,
     register,
+    search,
     train,
 )
 
@@ -38,6 +40,8 @@ _COMMANDS: Mapping[str, Command] = {
     "cascade": cascade,
     "compare": compare,
     "pairs": pairs,
+    "search": search,
+    "cost-table": cost_table,
 }
 
 _NEEDED = ("accelerate", "onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "torch", "transformers")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from app.artifact import TokenizerSettings, sha256
 from app.tokenizer import Tokenizer, truncate
 from compression.data import Split
+from compression.locks import exclusive
 
 _CHUNK = 1024
 # Both ends of a text, so that every head and every tail of up to 4096 ids can be cut from what is kept.
@@ -81,7 +82,9 @@ def build(
     key = hashlib.sha256(f"{split.fingerprint} {sha256(tokenizer_file)}".encode()).hexdigest()
     folder = cache / key[:24]
     if not (folder / "offsets.npy").is_file():
-        _tokenize(split.texts, tokenizer_file, folder)
+        with exclusive(cache / f"{folder.name}.lock"):
+            if not (folder / "offsets.npy").is_file():
+                _tokenize(split.texts, tokenizer_file, folder)
     labels = None if split.labels is None else np.asarray(split.labels, dtype=np.int64)
     further = np.asarray(split.further, dtype=np.int64).reshape(len(split.further), len(split)).T
     ids = np.load(folder / "ids.npy", mmap_mode="r")

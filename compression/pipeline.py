@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
 from compression.disk import full_disk_named
 from compression.identity import hashed, identity
+from compression.locks import exclusive
 from compression.publish import Published
 from compression.recipe import BACKBONE, TEACHER, Recipe
 from compression.stages.base import Context, Input, Stage
@@ -51,11 +52,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves: the versions it published, and why others were refused."""
+    """What a run leaves: the versions it published, why others were refused, and what each stage gave."""
 
     published: tuple[Published, ...]
     refused: tuple[str, ...]
     datasets: tuple[Dataset, ...]
+    results: Mapping[str, Input] = field(default_factory=dict)
 
 
 def run(request: Request, report: Callable[[str], Report]) -> Outcome:
@@ -67,7 +69,16 @@ def run(request: Request, report: Callable[[str], Report]) -> Outcome:
         CompressionError: what was asked for cannot be; or the disk is full.
     """
     with full_disk_named(request.work, request.repository):
-        return _run(request, report)
+        return run_stages(*start(request, report))
+
+
+def start(request: Request, report: Callable[[str], Report]) -> tuple[Context, dict[str, Input]]:
+    """What every stage may read, and what is there before the first one.
+
+    Raises:
+        CompressionError: teacher, data or recipe cannot be used.
+    """
+    return _with_teacher(request, _prepare(request, report))
 
 
 def prepare(request: Request, report: Callable[[str], Report]) -> Context:
@@ -97,11 +108,16 @@ def input_of(source: str) -> Input:
     return Input(folder.resolve() if folder.is_dir() else folder, identity(source))
 
 
-def _run(request: Request, report: Callable[[str], Report]) -> Outcome:
-    context = _prepare(request, report)
-    context, results = _with_teacher(request, context)
-    published, refused = [], []
-    for stage in request.recipe.stages:
+def run_stages(context: Context, given: Mapping[str, Input], until: str | None = None) -> Outcome:
+    """Run the stages of `context.recipe`; the last of them is `until` where that is given.
+
+    A stage that another process is at is waited for, and its result is taken.
+
+    Raises:
+        CompressionError: a stage could not go on.
+    """
+    results, published, refused = dict(given), [], []
+    for stage in context.recipe.stages:
         missing = [name for name in stage.inputs if name not in results]
         if missing:
             refused.append(f"{stage.name}: not made, because {missing[0]} was refused")
@@ -114,9 +130,11 @@ def _run(request: Request, report: Callable[[str], Report]) -> Outcome:
             continue
         if outcome is not None:
             published.append(Published(outcome, artifact.read(outcome)))
-        if stage.name == request.recipe.reference:
+        if stage.name == context.recipe.reference:
             context = replace(context, teacher=results[stage.name])
-    return Outcome(tuple(published), tuple(refused), context.datasets)
+        if stage.name == until:
+            break
+    return Outcome(tuple(published), tuple(refused), context.datasets, results)
 
 
 def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
@@ -218,21 +236,27 @@ def _run_stage(stage: Stage, inputs: Sequence[Input], context: Context) -> tuple
 
 
 def _once(folder: Path, key: str, work: Callable[[], Path | None]) -> Input:
-    """Do the work unless its folder says that it is done."""
+    """Do the work unless its folder says that it is done; one process at a time."""
     if not (folder / _DONE).is_file():
-        started = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
-        produced = work()
-        state = {
-            "key": key,
-            "seconds": round(time.monotonic() - started, 1),
-            "version": None if produced is None else f"{produced.parent.name}/{produced.name}",
-        }
-        partial = folder / f"{_DONE}.partial"
-        partial.write_text(json.dumps(state, indent=2), encoding="utf-8")
-        partial.replace(folder / _DONE)
-        _clear(folder)  # not before: without the note the stage would begin anew
+        with exclusive(folder.parents[1] / "locks" / f"{folder.name}.lock"):
+            if not (folder / _DONE).is_file():
+                _do(folder, key, work)
     return Input(folder, key)
+
+
+def _do(folder: Path, key: str, work: Callable[[], Path | None]) -> None:
+    started = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    produced = work()
+    state = {
+        "key": key,
+        "seconds": round(time.monotonic() - started, 1),
+        "version": None if produced is None else f"{produced.parent.name}/{produced.name}",
+    }
+    partial = folder / f"{_DONE}.partial"
+    partial.write_text(json.dumps(state, indent=2), encoding="utf-8")
+    partial.replace(folder / _DONE)
+    _clear(folder)  # not before: without the note the stage would begin anew
 
 
 def _clear(folder: Path) -> None:

@@ -26,6 +26,7 @@ from compression.cost import Opened
 from compression.distillation.teacher_logits import teacher_logits
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
 from compression.heads import slices
+from compression.locks import exclusive
 from compression.parity import GateSettings
 from compression.provenance import provenance
 from compression.stages.base import Context, Corpora, Input
@@ -85,7 +86,7 @@ def publish(
     invariant = proven[0].batch_invariant
     draft = Manifest(
         name=model,
-        version=max(artifact.versions(context.repository, model), default=0) + 1,
+        version=1,
         description=description,
         heads=source.heads,
         architecture=describe(source.model),
@@ -105,11 +106,27 @@ def publish(
     )
     built = {build.file for build in proven}
     files = tuple(_stored(name, sources[name]) for name in sorted(set(sources) - built))
-    draft = draft.model_copy(update={"files": files})
+    return write(draft.model_copy(update={"files": files}), sources, context.repository, folder)
+
+
+def write(draft: Manifest, sources: dict[str, Path], repository: Path, folder: Path) -> Path:
+    """Publish a draft under the next number, with its model card; runs that publish at once wait in line.
+
+    What is about to be written is noted in the stage's folder.
+    """
+    repository.mkdir(parents=True, exist_ok=True)
+    with exclusive(repository):
+        return _write(draft, sources, repository, folder)
+
+
+def _write(draft: Manifest, sources: dict[str, Path], repository: Path, folder: Path) -> Path:
+    number = max(artifact.versions(repository, draft.name), default=0) + 1
+    draft = draft.model_copy(update={"version": number})
     sources["README.md"] = model_card.write(draft, folder / "README.md")
-    manifest = draft.model_copy(update={"files": (*files, _stored("README.md", sources["README.md"]))})
+    card = _stored("README.md", sources["README.md"])
+    manifest = draft.model_copy(update={"files": (*draft.files, card)})
     (folder / _INTENDED).write_text(manifest.model_dump_json(), encoding="utf-8")
-    return artifact.write(context.repository, manifest, sources)
+    return artifact.write(repository, manifest, sources)
 
 
 def _written_before(folder: Path, context: Context) -> Path | None:

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from compression.batches import Rows, by_token_budget
+from compression.locks import exclusive
 from compression.precision import Precision, resolve_precision
 from compression.training import Report, silent
 
@@ -83,12 +84,14 @@ class _Known:
         self._record = np.dtype([("key", "u1", 16), ("logits", "<f4", classes)])
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        whole = path.stat().st_size // self._record.itemsize * self._record.itemsize
-        if whole < path.stat().st_size:
-            with path.open("r+b") as stream:
-                stream.truncate(whole)
-        stored: Any = np.fromfile(path, dtype=self._record)
+        self._lock = path.with_suffix(".lock")  # another process may be adding to the file
+        with exclusive(self._lock):
+            path.touch()
+            whole = path.stat().st_size // self._record.itemsize * self._record.itemsize
+            if whole < path.stat().st_size:
+                with path.open("r+b") as stream:
+                    stream.truncate(whole)
+            stored: Any = np.fromfile(path, dtype=self._record)
         self._logits: dict[bytes, npt.NDArray[np.float32]] = {
             row["key"].tobytes(): row["logits"] for row in stored
         }
@@ -104,7 +107,7 @@ class _Known:
         records = np.empty(len(keys), dtype=self._record)
         records["key"] = np.frombuffer(b"".join(keys), dtype=np.uint8).reshape(len(keys), 16)
         records["logits"] = logits
-        with self._path.open("ab") as stream:
+        with exclusive(self._lock), self._path.open("ab") as stream:
             stream.write(records.tobytes())
         self._logits |= dict(zip(keys, logits, strict=True))
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from compression.stages.bottleneck import BottleneckStage, TransferStage
 from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
+from compression.stages.closed_loop import ClosedLoopStage
 from compression.stages.exits import BranchStage, ExitsStage
 from compression.stages.given import GivenStage
 from compression.stages.ngrams import NgramsExportStage, NgramsStage
@@ -35,6 +36,7 @@ Stage = Annotated[
     | TokensStage
     | ExitsStage
     | BranchStage
+    | ClosedLoopStage
     | VocabularyStage
     | NgramsStage
     | NgramsExportStage

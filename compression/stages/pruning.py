@@ -45,6 +45,7 @@ class PruneStage(Stage):
     of the states removed in the end; layers may end uneven. `hidden` is rounded to whole heads' sizes.
     `importance` says what stays: `taylor`, the parts whose loss would change most, on `importance_rows` rows;
     `magnitude`, those of the largest weights; `gates`, those whose gates a training of their own leaves open.
+    Without `recover` nothing is trained after a step: a quick look at what a pruning would leave.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("model", "model|linear")
@@ -59,6 +60,7 @@ class PruneStage(Stage):
     steps: int = Field(default=2, ge=1)
     importance_rows: int = Field(default=512, ge=1)
     gates: GateTraining | None = None
+    recover: bool = True
     distillation: DistillationSettings = DistillationSettings()
     training: TrainingSettings = TrainingSettings(epochs=1)
 
@@ -93,7 +95,8 @@ class PruneStage(Stage):
                 scores = self._scores(model, wanted, step, inputs[1:], context, step_folder)
                 model = steps.take_out(model, wanted, scores)
                 title = f"{self.name} {step}/{self.steps}"
-                distil(model, inputs[1:], self.distillation, self.training, context, step_folder, title)
+                if self.recover:
+                    distil(model, inputs[1:], self.distillation, self.training, context, step_folder, title)
                 classifier.save(model, step_folder)
             model = classifier.load(str(step_folder))
         classifier.save(model, folder)

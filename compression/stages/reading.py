@@ -7,6 +7,7 @@ its teacher. Rows keep their numbers: what a teacher said of row 7 is about the 
 from __future__ import annotations
 
 import hashlib
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from compression import corpus
 from compression.classifier import Classifier
 from compression.corpus import Corpus
 from compression.data import Dataset, Split
+from compression.locks import exclusive
 from compression.ngrams.student import is_ngrams
 from compression.stages.base import Context, Corpora
 
@@ -41,8 +43,10 @@ def corpora_of(dataset: Dataset, model: Classifier, text: TokenizerSettings, wor
     """All parts of a data set as token ids, from the cache where they were tokenized before."""
     vocabulary = hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     folder, cache = work / "tokenizers" / vocabulary[:12], work / "tokens"
-    model.tokenizer.save_pretrained(folder)
     file = folder / artifact.TOKENIZER_FILE
+    with exclusive(folder.with_suffix(".lock")):
+        if not file.is_file():
+            _save_tokenizer(model, folder)
 
     def tokenized(split: Split) -> Corpus:
         return corpus.build(split, file, text, cache, dataset.name)
@@ -54,3 +58,12 @@ def corpora_of(dataset: Dataset, model: Classifier, text: TokenizerSettings, wor
         test=None if dataset.test is None else tokenized(dataset.test),
         unlabelled=None if dataset.unlabelled is None else tokenized(dataset.unlabelled),
     )
+
+
+def _save_tokenizer(model: Classifier, folder: Path) -> None:
+    """Where the folder stands it is whole: another process may be reading it."""
+    partial = folder.with_suffix(".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    model.tokenizer.save_pretrained(partial)
+    partial.rename(folder)

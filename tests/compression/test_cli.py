@@ -158,7 +158,8 @@ def test_a_wrong_recipe_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "options", [["--help"], ["compress", "--help"], ["benchmark", "--help"], ["pairs", "--help"]]
+    "options",
+    [["--help"], ["compress", "--help"], ["benchmark", "--help"], ["pairs", "--help"], ["search", "--help"]],
 )
 def test_help(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import re
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 from app import artifact
 from app.engines import load_engine
 from app.tokenizer import Tokenizer
-from compression import classifier, model_card
+from compression import classifier, model_card, publish
 from compression.architecture import describe
 from compression.evaluation import accuracy_interval
 from compression.publish import PROBE_TEXTS
@@ -211,3 +213,24 @@ def test_nothing_of_a_publication_is_left_behind(finished: Finished) -> None:
     for folder in (finished.request.work / "stages").iterdir():
         assert not (folder / "files").exists()
     assert list(finished.request.repository.rglob(".*")) == []
+
+
+def test_runs_that_publish_at_once_take_different_numbers(finished: Finished, tmp_path: Path) -> None:
+    folder, manifest = finished.folder("whole"), finished.manifest("whole")
+    draft = manifest.model_copy(update={"files": tuple(f for f in manifest.files if f.file != "README.md")})
+    written: list[Path] = []
+
+    def publish_one(number: int) -> None:
+        stage = tmp_path / f"stage-{number}"
+        stage.mkdir()
+        sources = {stored.file: folder / stored.file for stored in draft.stored_files}
+        written.append(publish.write(draft, sources, tmp_path / "models", stage))
+
+    threads = [threading.Thread(target=publish_one, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(path.name for path in written) == ["1", "2", "3", "4", "5", "6"]
+    for path in written:
+        artifact.verify(path, artifact.read(path))
