@@ -146,7 +146,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     if request.teacher:
         settings = data.with_heads(settings, model.heads)
     datasets = data.load_all(request.data, settings, request.unlabelled)
-    _check_head_weights(request.recipe, datasets[0])
+    _check_heads(request.recipe, datasets[0])
     text = _text_settings(request.recipe, model)
     return Context(
         recipe=request.recipe,
@@ -161,12 +161,18 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     )
 
 
-def _check_head_weights(recipe: Recipe, dataset: Dataset) -> None:
+def _check_heads(recipe: Recipe, dataset: Dataset) -> None:
     names = [head.name for head in dataset.heads]
     for name in recipe.head_weights:
         if name not in names:
             raise RecipeError(
                 f"head_weights: there is no head {name[:40]!r}; the data have {', '.join(names)}"
+            )
+    for stage in recipe.stages:
+        if stage.kind == "exits" and len(names) > 1:
+            raise RecipeError(
+                f"stage {stage.name!r}: exits decide by one head, and there are {len(names)} "
+                f"({', '.join(names)}); leave the stage out, or train one head"
             )
 
 

@@ -250,6 +250,21 @@ def test_a_weight_of_no_head_is_refused_before_anything_is_trained(
     assert not (tmp_path / "work" / "stages").exists()
 
 
+def test_early_exits_with_several_heads_are_refused_before_anything_is_trained(
+    published: Finished, tmp_path: Path
+) -> None:
+    exits = '[[stages]]\nname = "early"\nkind = "exits"\ninputs = ["pruned"]\nafter = [1]\n\n'
+    asked = request(
+        published.request.repository.parent,
+        recipe=parse(RECIPE.replace('[[stages]]\nname = "onnx"', f'{exits}[[stages]]\nname = "onnx"'), "two"),
+        data_settings=published.request.data_settings,
+        work=tmp_path / "work",
+    )
+    with pytest.raises(RecipeError, match="stage 'early': exits decide by one head, and there are 2"):
+        run(asked)
+    assert not (tmp_path / "work" / "stages").exists()
+
+
 def test_a_weight_is_positive() -> None:
     with pytest.raises(RecipeError, match="greater than 0"):
         parse(RECIPE.replace("rating = 2.0", "rating = 0"), "two")
