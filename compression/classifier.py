@@ -100,6 +100,18 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
     return Classifier(model, load_tokenizer(source))
 
 
+def load_model(source: str) -> PreTrainedModel:
+    """The model alone: a tokenizer that a newer transformers wrote may not open in an older one.
+
+    Raises:
+        UnsupportedModelError: not a model, or without weights to load.
+        CompressionError: the weights are not those of the model that config.json describes.
+    """
+    model = _model(source, config_of(source), fresh_head=False)
+    model.train(False)
+    return model
+
+
 def save(classifier: Classifier, folder: Path) -> None:
     """Write the model and its tokenizer into a folder that `load` opens again.
 

@@ -83,7 +83,7 @@ def make(model_folder: Path, target: Path, settings: OptimumSettings) -> None:
 
     from compression import classifier
 
-    model = classifier.load(str(model_folder)).model
+    model = classifier.load_model(str(model_folder))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         # What it proves by itself is proven by the parity gate, on real texts.
