@@ -111,14 +111,17 @@ class Rows:
         return self.corpora[which].row(row - int(self._starts[which]))
 
 
-def plan_epoch(lengths: npt.NDArray[np.int64], rows_per_step: int, seed: int, epoch: int) -> list[list[int]]:
-    """Every row once, in steps of rows of like length, steps in random order.
+def plan_epoch(
+    lengths: npt.NDArray[np.int64], rows_per_step: int, seed: int, epoch: int, bucketing: bool = True
+) -> list[list[int]]:
+    """Every row once, in steps of rows of like length, steps in random order; without `bucketing` of any
+    length.
 
     The plan depends on nothing but the arguments, so a resumed run sees the same one.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    pool = rows_per_step * _POOL_STEPS
+    pool = rows_per_step * (_POOL_STEPS if bucketing else 1)
     steps: list[list[int]] = []
     for start in range(0, len(order), pool):
         drawn = order[start : start + pool]

@@ -51,8 +51,11 @@ def _answer_once(engine: str, path: Path, tokens: int, threads: int, precision: 
         load_engine(engine, path, threads, precision).logits(ids, np.ones_like(ids))
 
 
-def _high_water_mark() -> int:
-    """VmHWM of this process, in bytes. Unlike getrusage's figure it forgets the parent's memory at exec."""
+def high_water_mark() -> int:
+    """Most memory this process ever had resident (VmHWM), in bytes.
+
+    Unlike getrusage's figure it forgets the parent's memory at exec.
+    """
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
@@ -61,4 +64,4 @@ def _high_water_mark() -> int:
 
 if __name__ == "__main__":
     _answer_once(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
-    print(_high_water_mark())  # noqa: T201
+    print(high_water_mark())  # noqa: T201

@@ -37,9 +37,14 @@ def provenance_of(
         data_fingerprint=data_fingerprint,
         seed=seed,
         code_revision=code_revision(),
-        libraries={name: found for name in _LIBRARIES if (found := _version(name))},
+        libraries=library_versions(),
         created_at=datetime.now(UTC).replace(microsecond=0).isoformat(),
     )
+
+
+def library_versions() -> dict[str, str]:
+    """The installed versions of what decides a result."""
+    return {name: found for name in _LIBRARIES if (found := _version(name))}
 
 
 def code_revision() -> str | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -51,6 +51,11 @@ class TrainingSettings(Settings):
 
     `layer_decay` below 1 lets each layer learn that much slower than the one above it. `average_decay` above
     0 (0.99 to 0.9999) judges and keeps an exponential mean of the weights instead of the last ones.
+
+    `dropout` "model" leaves what the model's configuration says. Without `bucketing` a step's rows are drawn
+    whatever their length. `activation_checkpointing` computes each layer twice and keeps less of it in memory
+    (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost); `compile` needs a C++ compiler, and
+    minutes before the first step. `bertpress benchmark training` shows what each of them is worth.
     """
 
     epochs: int | float = Field(default=2, gt=0)
@@ -64,7 +69,10 @@ class TrainingSettings(Settings):
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     max_gradient_norm: float = Field(default=1.0, gt=0)
     precision: Precision = "auto"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+    dropout: Annotated[float, Field(ge=0, lt=1)] | Literal["model"] = 0.0
+    bucketing: bool = True
+    activation_checkpointing: bool = False
+    compile: bool = False
     evaluations_per_epoch: int = Field(default=2, ge=1)
     patience: int = Field(default=4, ge=1)
     validation_rows: int = Field(default=2000, ge=1)
@@ -151,7 +159,9 @@ class _Run:
         AcceleratorState._reset_state(reset_partial_state=True)  # each stage chooses its own precision
         self.accelerator = Accelerator(mixed_precision=resolve_precision(settings.precision))
         set_seed(settings.seed)
-        _set_dropout(model, settings.dropout)
+        if settings.dropout != "model":
+            _set_dropout(model, settings.dropout)
+        _set_checkpointing(model, settings.activation_checkpointing)
         self.bare = model
         self.steps_per_epoch = math.ceil(len(rows) / settings.rows_per_step)
         self.total_steps = math.ceil(self.steps_per_epoch * settings.epochs)
@@ -176,6 +186,9 @@ class _Run:
         optimizer = torch.optim.AdamW(groups, lr=rate, fused=True)
         schedule = get_scheduler(settings.schedule, optimizer, int(settings.warmup_fraction * total), total)
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
+        self.prepared = self.model
+        if settings.compile:
+            self.model = torch.compile(self.model, dynamic=True)
         self.learning = [weight for group in groups for weight in group["params"]]
 
     def train(self) -> Progress:
@@ -188,7 +201,8 @@ class _Run:
         if best is not None:
             self.bare.load_state_dict(best)
         self.accelerator.free_memory()
-        self.bare.forward = self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False).forward
+        self.bare.forward = self.accelerator.unwrap_model(self.prepared, keep_fp32_wrapper=False).forward
+        _set_checkpointing(self.bare, False)
         self.bare.eval()
         return self.progress
 
@@ -232,7 +246,10 @@ class _Run:
 
     def _epoch(self) -> None:
         progress, started = self.progress, time.monotonic()
-        plan = plan_epoch(self.rows.lengths, self.settings.rows_per_step, self.settings.seed, progress.epoch)
+        settings = self.settings
+        plan = plan_epoch(
+            self.rows.lengths, settings.rows_per_step, settings.seed, progress.epoch, settings.bucketing
+        )
         left = self.total_steps - progress.epoch * self.steps_per_epoch
         plan = plan[:left]  # the last epoch may be a part of one
         due = _evaluation_steps(len(plan), self.settings.evaluations_per_epoch)
@@ -351,6 +368,20 @@ def _merit(scores: Scores) -> float:
 
 def _evaluation_steps(steps: int, evaluations: int) -> set[int]:
     return {math.ceil(steps * (index + 1) / evaluations) for index in range(evaluations)}
+
+
+def _set_checkpointing(model: nn.Module, wanted: bool) -> None:
+    """Raises TrainingError where the model cannot compute its layers anew."""
+    if any(getattr(part, "gradient_checkpointing", False) for part in model.modules()) == wanted:
+        return
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise TrainingError(
+            f"{type(model).__name__} cannot compute its layers anew; leave activation_checkpointing out"
+        )
+    # transformers 5 renamed them, and warns of the old names.
+    new, old = f"activation_checkpointing_{'en' if wanted else 'dis'}able", "gradient_checkpointing_"
+    switch = getattr(model, new, None) or getattr(model, new.replace("activation_checkpointing_", old))
+    switch(*([{"use_reentrant": False}] if wanted else []))
 
 
 def _set_dropout(model: nn.Module, probability: float) -> None:

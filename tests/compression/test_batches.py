@@ -113,3 +113,14 @@ def test_a_batch_is_padded_and_knows_its_rows(tmp_path: Path) -> None:
     assert batch.labels.tolist() == [made_up_reviews()[row][1] for row in chosen]
     assert batch.rows.tolist() == chosen
     assert batch.to(torch.device("cpu")).rows.tolist() == chosen
+
+
+def test_without_bucketing_rows_of_any_length_share_a_step() -> None:
+    plan = plan_epoch(LENGTHS, 32, seed=0, epoch=0, bucketing=False)
+    assert sorted(row for step in plan for row in step) == list(range(len(LENGTHS)))
+    bucketed = plan_epoch(LENGTHS, 32, seed=0, epoch=0)
+
+    def spread(steps: list[list[int]]) -> float:
+        return sum(float(LENGTHS[step].max() - LENGTHS[step].min()) for step in steps) / len(steps)
+
+    assert spread(plan) > 5 * spread(bucketed)
