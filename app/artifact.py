@@ -134,7 +134,11 @@ class Probe(_Frozen):
 
 
 class Quality(_Frozen):
-    """Accuracy of one build and head on labelled rows, beside the fp32 teacher on the same rows."""
+    """Accuracy of one build and head on labelled rows, beside the fp32 teacher on the same rows.
+
+    `f1` is macro F1; `calibration_error` the expected one after the temperature; `mcnemar_p` how probable so
+    uneven a division of the rows that only one of build and teacher gets right is by chance.
+    """
 
     dataset: str
     split: str
@@ -146,6 +150,10 @@ class Quality(_Frozen):
     teacher_accuracy: float | None = None
     retention: float | None = None
     label_flip_rate: float | None = None
+    f1: float | None = None
+    auc: float | None = None
+    calibration_error: float | None = None
+    mcnemar_p: float | None = None
 
 
 class LatencyPoint(_Frozen):

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from compression.evaluation import Logits, probabilities
 
 _BINS = 15
-# A model that is right on every row would be given certainty; it is not believed that far.
 LOWEST, HIGHEST = 0.05, 20.0
 
 
@@ -66,10 +65,16 @@ def fit_temperature(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
     """The temperature that makes the true labels likeliest, between 0.05 and 20. Shapes: (N, C), (N,).
 
     The likelihood is concave in the inverse of the temperature, so its slope crosses zero once: bisection.
+    Each label counts as sure only to (N + 1) / (N + 2): a model that is right on all of a few rows is not
+    made certain of everything.
+
+    Source: Platt 1999, Probabilistic Outputs for Support Vector Machines, section 2.2.
     """
     values = np.asarray(logits, dtype=np.float64)
     values = values - values.max(-1, keepdims=True)
-    chosen = values[np.arange(len(labels)), labels]
+    others = (values.sum(-1) - values[np.arange(len(labels)), labels]) / (values.shape[1] - 1)
+    doubt = 1 / (len(labels) + 2)
+    chosen = (1 - doubt) * values[np.arange(len(labels)), labels] + doubt * others
     low, high = 1 / HIGHEST, 1 / LOWEST
     for _ in range(60):
         middle = (low * high) ** 0.5
@@ -79,4 +84,4 @@ def fit_temperature(logits: Logits, labels: npt.NDArray[np.int64]) -> float:
             low = middle
         else:
             high = middle
-    return round(1 / middle, 6)
+    return round(float(1 / middle), 6)

@@ -23,6 +23,7 @@ from compression.commands import (
     prune,
     quantize,
     register,
+    report,
     search,
     train,
 )
@@ -42,6 +43,7 @@ _COMMANDS: Mapping[str, Command] = {
     "pairs": pairs,
     "search": search,
     "cost-table": cost_table,
+    "report": report,
 }
 
 _NEEDED = ("accelerate", "onnx", "onnxruntime", "pyarrow", "rich", "safetensors", "torch", "transformers")

@@ -58,6 +58,7 @@ class Outcome:
     refused: tuple[str, ...]
     datasets: tuple[Dataset, ...]
     results: Mapping[str, Input] = field(default_factory=dict)
+    context: Context | None = None
 
 
 def run(request: Request, report: Callable[[str], Report]) -> Outcome:
@@ -134,7 +135,7 @@ def run_stages(context: Context, given: Mapping[str, Input], until: str | None =
             context = replace(context, teacher=results[stage.name])
         if stage.name == until:
             break
-    return Outcome(tuple(published), tuple(refused), context.datasets, results)
+    return Outcome(tuple(published), tuple(refused), context.datasets, results, context)
 
 
 def _prepare(request: Request, report: Callable[[str], Report]) -> Context:

@@ -19,7 +19,9 @@ from app.errors import ManifestError, RecipeError
 from app.tokenizer import Tokenizer
 from compression import classifier, cost, model_card, parity
 from compression.architecture import describe
+from compression.assessment import assess
 from compression.batches import Rows
+from compression.calibration import fit_temperature
 from compression.candidates import Candidate, gather
 from compression.classifier import Classifier
 from compression.cost import Opened
@@ -29,6 +31,7 @@ from compression.heads import slices
 from compression.locks import exclusive
 from compression.parity import GateSettings
 from compression.provenance import provenance
+from compression.slices import all_slices
 from compression.stages.base import Context, Corpora, Input
 from compression.stages.reading import read_by
 from compression.training import Report
@@ -82,7 +85,8 @@ def publish(
     own, taught = read_by(source, context), context.all_corpora
     expected = reference(source, gate, own)
     sources = {**_files(source, own, folder), **gathered.files}
-    proven = [prove(candidate, expected, gate) for candidate in candidates]
+    proven = tuple(prove(candidate, expected, gate) for candidate in candidates)
+    temperature = _temperature(candidates[0], expected)
     invariant = proven[0].batch_invariant
     draft = Manifest(
         name=model,
@@ -91,14 +95,17 @@ def publish(
         heads=source.heads,
         architecture=describe(source.model),
         tokenizer=own.text,
-        builds=tuple(proven),
+        builds=proven,
         files=(),
         probes=_probes(proven, candidates, own, sources[artifact.TOKENIZER_FILE]),
         quality=tuple(
             quality
             for part, as_taught in zip(own.all_corpora, taught, strict=True)
-            for quality in _qualities(candidates[0], source.heads, invariant, part, as_taught, context)
+            for quality in _qualities(
+                candidates[0], source.heads, invariant, part, as_taught, context, temperature, folder
+            )
         ),
+        calibration_temperature=temperature,
         cost=cost.measure(
             [Opened(each.build, each.path, each.engine) for each in candidates], own.text.max_tokens
         ),
@@ -168,6 +175,16 @@ def _files(source: Classifier, context: Context, folder: Path) -> dict[str, Path
     return {path.name: path for path in staged.iterdir()}
 
 
+def _temperature(candidate: Candidate, expected: parity.Reference) -> float:
+    """What the first head's logits are divided by, fitted on the validation rows that have a label for it."""
+    labels = expected.of(0).labels
+    labelled = labels >= 0
+    if not labelled.any():
+        return 1.0
+    logits = parity.one_by_one(candidate.engine, expected.rows, expected.chosen)
+    return fit_temperature(logits[labelled][:, slices(expected.heads)[0]], labels[labelled])
+
+
 def prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings) -> Build:
     """Hold one build to the gate, alone and in company.
 
@@ -224,9 +241,12 @@ def _qualities(
     part: Corpora,
     as_taught: Corpora,
     context: Context,
+    temperature: float,
+    folder: Path,
 ) -> list[Quality]:
     """Judge every head of the first build on a data set's test part, or on validation where there is none.
 
+    What more there is to say of the first head is left in `folder`, as `assessment-DATA.json`.
     `part` and `as_taught` are the same texts as the build and as the teacher read them.
     """
     split = "validation" if part.test is None else "test"
@@ -245,12 +265,48 @@ def _qualities(
     for number, (head, ours) in enumerate(zip(heads, slices(heads), strict=True)):
         theirs = expected[:, taught[head]] if head in taught else None
         found = _quality(logits[:, ours], theirs, rows.labels_of(number))
+        if found is not None and number == 0:
+            found |= _assess(candidate, head, logits[:, ours], theirs, rows, part.name, temperature, folder)
         if found is not None:
             stated = Quality(
                 dataset=part.name, split=split, head=head.name, build=candidate.build.name, **found
             )
             judged.append(stated)
     return judged
+
+
+def _assess(
+    candidate: Candidate,
+    head: Head,
+    logits: Logits,
+    expected: Logits | None,
+    rows: Rows,
+    dataset: str,
+    temperature: float,
+    folder: Path,
+) -> dict[str, Any]:
+    """All figures into a file beside the publication; gives those that the manifest states."""
+    labelled = rows.labels_of(0) >= 0
+    whole = np.concatenate([np.diff(corpus.offsets) for corpus in rows.corpora])
+    texts = [text for text, kept in zip(rows.texts, labelled, strict=True) if kept]
+    assessment = assess(
+        candidate.build.name,
+        dataset,
+        logits[labelled],
+        rows.labels_of(0)[labelled],
+        head.labels,
+        temperature,
+        None if expected is None else expected[labelled],
+        all_slices(texts, whole[labelled], rows.corpora[0].settings.max_tokens),
+    )
+    assessment.write(folder / f"assessment-{dataset}.json")
+    agreement, area = assessment.agreement, assessment.auc.value
+    return {
+        "f1": assessment.f1.value,
+        "auc": None if np.isnan(area) else area,
+        "calibration_error": assessment.calibration.error,
+        "mcnemar_p": None if agreement is None else agreement.mcnemar.p_value,
+    }
 
 
 def _quality(logits: Logits, expected: Logits | None, labels: npt.NDArray[np.int64]) -> dict[str, Any] | None:

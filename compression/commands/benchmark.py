@@ -9,10 +9,10 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from compression.commands import Command, ladder, register, training
+from compression.commands import Command, engine, ladder, register, training
 
 # A file of its own each; its options come after its name.
-_PARTS: Mapping[str, Command] = {"ladder": ladder, "training": training}
+_PARTS: Mapping[str, Command] = {"engine": engine, "ladder": ladder, "training": training}
 
 
 def add(parser: argparse.ArgumentParser) -> None:

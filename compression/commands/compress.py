@@ -37,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from compression import console, pipeline, recipe
+    from compression.reporting import report as report_file
 
     console.quiet()
     chosen = recipe.named(recipe.load(options.recipe), options.name)
@@ -56,6 +57,8 @@ def run(options: argparse.Namespace) -> int:
     for dataset in outcome.datasets:
         output.print(console.data_line(dataset), highlight=False)
     output.print(console.summary(outcome.published))
+    if outcome.context is not None:
+        output.print(f"report: {report_file.tell(outcome, outcome.context)}", highlight=False, soft_wrap=True)
     for reason in outcome.refused:
         print(f"bertpress: refused: {reason}", file=sys.stderr)
     return 1 if outcome.refused else 0

@@ -234,3 +234,18 @@ def test_runs_that_publish_at_once_take_different_numbers(finished: Finished, tm
     assert sorted(path.name for path in written) == ["1", "2", "3", "4", "5", "6"]
     for path in written:
         artifact.verify(path, artifact.read(path))
+
+
+def test_the_first_build_is_calibrated_and_assessed(finished: Finished) -> None:
+    manifest = finished.manifest("small")
+    (quality,) = manifest.quality
+    (stage,) = (finished.request.work / "stages").glob("small-[0-9a-f]*")
+    found = json.loads((stage / "assessment-reviews.json").read_text())
+    assert found["calibration"]["temperature"] == manifest.calibration_temperature != 1.0
+    assert (found["name"], found["n"]) == (quality.build, quality.n)
+    assert found["accuracy"]["value"] == quality.accuracy
+    assert found["agreement"]["label_flip_rate"]["value"] == quality.label_flip_rate
+    assert (found["f1"]["value"], found["auc"]["value"]) == (quality.f1, quality.auc)
+    assert found["calibration"]["error"] == quality.calibration_error
+    assert found["agreement"]["mcnemar"]["p_value"] == quality.mcnemar_p
+    assert sum(map(sum, found["confusion"])) == quality.n

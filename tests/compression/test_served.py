@@ -67,7 +67,8 @@ def check(prediction: dict[str, Any], text: str, finished: Finished, model: str,
     encoded = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer).encode(text)
     input_ids = encoded.input_ids[None, :]
     engine = load_engine(chosen.engine, folder / chosen.file, 1)
-    expected = probabilities(engine.logits(input_ids, np.ones_like(input_ids)))[0]
+    temperature = np.float32(manifest.calibration_temperature)
+    expected = probabilities(engine.logits(input_ids, np.ones_like(input_ids)) / temperature)[0]
     found = [prediction["probabilities"][label] for label in manifest.labels]
     # A build that depends on its batch-mates is run alone; int8 that hardly does may have had company.
     tolerance = 0.01 if chosen.precision == "int8" and chosen.batch_invariant else 1e-4
