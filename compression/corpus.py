@@ -67,6 +67,20 @@ class Corpus:
             fingerprint=f"{self.fingerprint}[:{count}]",
         )
 
+    def sample(self, count: int) -> Corpus:
+        """The rows that `take` names as a corpus of their own."""
+        chosen = self.take(count)
+        parts = [self.ids[self.offsets[row] : self.offsets[row + 1]] for row in chosen]
+        return replace(
+            self,
+            ids=np.concatenate(parts),
+            offsets=np.cumsum([0, *map(len, parts)]),
+            labels=None if self.labels is None else self.labels[chosen],
+            further=self.further[chosen],
+            texts=tuple(self.texts[row] for row in chosen),
+            fingerprint=f"{self.fingerprint}[{len(chosen)} drawn]",
+        )
+
     def take(self, count: int, seed: int = 0) -> list[int]:
         """Row numbers of a seeded sample, ascending; all rows where there are no more."""
         if count >= len(self):

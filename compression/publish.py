@@ -68,8 +68,11 @@ def publish(
     inputs: Sequence[Input],
     context: Context,
     folder: Path,
+    judged_rows: int | None = None,
 ) -> Path:
     """Prove every input build and write the version; returns its folder.
+
+    `judged_rows` is how many rows of each test part judge it; None for all.
 
     Raises:
         ParityError: a build does not answer as its PyTorch model does; nothing is written.
@@ -102,7 +105,15 @@ def publish(
             quality
             for part, as_taught in zip(own.all_corpora, taught, strict=True)
             for quality in _qualities(
-                candidates[0], source.heads, invariant, part, as_taught, context, temperature, folder
+                candidates[0],
+                source.heads,
+                invariant,
+                part,
+                as_taught,
+                context,
+                temperature,
+                folder,
+                judged_rows,
             )
         ),
         calibration_temperature=temperature,
@@ -243,6 +254,7 @@ def _qualities(
     context: Context,
     temperature: float,
     folder: Path,
+    judged_rows: int | None,
 ) -> list[Quality]:
     """Judge every head of the first build on a data set's test part, or on validation where there is none.
 
@@ -250,7 +262,8 @@ def _qualities(
     `part` and `as_taught` are the same texts as the build and as the teacher read them.
     """
     split = "validation" if part.test is None else "test"
-    rows, teacher_rows = Rows(part.test or part.validation), Rows(as_taught.test or as_taught.validation)
+    corpora = part.test or part.validation, as_taught.test or as_taught.validation
+    rows, teacher_rows = (Rows(each.sample(judged_rows) if judged_rows else each) for each in corpora)
     taught_by = classifier.load(str(context.teacher.folder))
     report = context.report(f"teacher's logits on {part.name} {split}")
     classes, cache = sum(len(head.labels) for head in taught_by.heads), context.work / "logits"

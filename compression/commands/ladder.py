@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--versions",
         nargs="+",
-        default=["sentiment-quality", "sentiment-balanced", "sentiment-fast", "sentiment-cascade"],
+        default=["sentiment-quality", "sentiment-balanced", "sentiment-fast"],
         metavar="NAME",
         help="models whose highest versions are the upper rungs, the most accurate one first (%(default)s)",
     )

@@ -63,8 +63,8 @@ def recorded(outcome: Outcome, context: Context) -> RunRecord:
     work, results, recipe = context.work, outcome.results, context.recipe
     stages = []
     if TEACHER in results:
-        folder = os.path.relpath(results[TEACHER].folder, work)
-        stages.append(StageRecord(TEACHER, "teacher", "model", (), folder))
+        beside = os.path.relpath(results[TEACHER].folder, work)
+        stages.append(StageRecord(TEACHER, "teacher", "model", (), beside))
     for stage in recipe.stages:
         if stage.name not in results:
             continue

@@ -127,3 +127,18 @@ def test_a_sample_is_seeded_and_ascending(tmp_path: Path) -> None:
     assert len(chosen) == 10
     assert whole.take(10, seed=1) != chosen
     assert whole.take(40) == whole.take(99) == list(range(40))
+
+
+def test_a_sample_is_the_rows_that_take_names(tmp_path: Path) -> None:
+    whole = corpus_of(made_up_reviews()[:50], tmp_path)
+
+    drawn = whole.sample(20)
+
+    chosen = whole.take(20)
+    assert len(drawn) == len(chosen) == 20
+    assert drawn.texts == tuple(whole.texts[row] for row in chosen)
+    assert drawn.labels is not None and whole.labels is not None
+    assert drawn.labels.tolist() == [int(whole.labels[row]) for row in chosen]
+    assert all(np.array_equal(drawn.row(number), whole.row(row)) for number, row in enumerate(chosen))
+    assert drawn.fingerprint != whole.fingerprint
+    assert whole.sample(1000).texts == whole.texts
