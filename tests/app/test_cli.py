@@ -123,7 +123,8 @@ def test_the_grace_period_ends_it_whatever_is_in_flight(slow_repository: Path) -
         ThreadPoolExecutor(1) as pool,
         httpx.Client(timeout=600) as patient,
     ):
-        reply = pool.submit(patient.post, f"{server.url}/v1/predict", json={"inputs": ["bad " * 600] * 128})
+        asked = {"inputs": ["bad " * 600] * 128, "timeout_ms": 60_000}
+        reply = pool.submit(patient.post, f"{server.url}/v1/predict", json=asked)
         while "bertpress_requests_in_flight 1.0" not in patient.get(f"{server.url}/metrics").text:
             pass
         code, rest = server.stop()
