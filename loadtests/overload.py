@@ -198,7 +198,7 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
         ylim=(0, None),
         xlim=(0, None),
     )
-    axes.legend(loc="lower right", frameon=False)
+    axes.legend(loc="upper left", frameon=False)
     figure.savefig(path, dpi=120)
 
 
