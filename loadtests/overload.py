@@ -22,8 +22,8 @@ from statistics import median
 
 import uvloop
 
-from app.errors import BertpressError, SettingsError
-from loadtests import driver, schedule, texts
+from app.errors import BertpressError
+from loadtests import driver, picture, schedule, texts
 from loadtests.server import Service, service
 from loadtests.summary import Outcome, Summary, summarize
 
@@ -181,11 +181,7 @@ def draw(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SettingsError("the curve needs matplotlib: pip install 'bertpress[loadtest]'") from error
-    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    figure = picture.empty(7, 3.6)
     axes = figure.subplots()
     axes.plot([0, 1, max(MULTIPLES)], [0, 1, 1], linestyle=":", linewidth=1, color="gray", label="ideal")
     for length, curve in curves.items():

@@ -21,7 +21,7 @@ from statistics import median
 import uvloop
 
 from app.errors import BertpressError, SettingsError
-from loadtests import driver, memory, texts
+from loadtests import driver, memory, picture, texts
 from loadtests.server import Service, service
 from loadtests.summary import ANSWERED
 
@@ -136,11 +136,7 @@ def draw(samples: Sequence[Sample], creep: Creep, path: Path) -> None:
     Raises:
         SettingsError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SettingsError("the curve needs matplotlib: pip install 'bertpress[loadtest]'") from error
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    figure = picture.empty(7, 3.2)
     axes = figure.subplots()
     axes.plot([one.requests for one in samples], [one.bytes / MEGABYTE for one in samples])
     axes.axhline(creep.warm_bytes / MEGABYTE, linestyle=":", linewidth=1, color="gray")
