@@ -75,7 +75,7 @@ $(DEV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "bertpress needs Python 3.11, 3.12 or 3.13 (python3 is $$(python3 --version 2>&1)); set PYTHON="; exit 1; }
 	$(PYTHON) -m venv $(DEV)
 	$(DEV)/bin/python $(PIP) $(TORCH)
-	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,grpc,loadtest,openvino,otel,search]'
+	$(DEV)/bin/python $(PIP) --editable '.[compress,dev,grpc,loadtest,openvino,otel,search,tracking]'
 	@touch $@
 
 # KServe's client brings a server with pins of its own; the tests that use it run it from here.

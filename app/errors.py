@@ -27,6 +27,7 @@ BertpressError
     ├── RecipeError              a recipe that makes no sense
     ├── UnsupportedModelError    a teacher of a family that cannot be compressed
     ├── TrainingError            training could not start or diverged
+    ├── TrackingError            an experiment tracker that cannot be used
     ├── DiskFullError            no room left to write; nothing finished is lost
     ├── SearchError              goals, space or target CPU of a search that make no sense
     └── ParityError              the artifact does not answer as the model it came from
@@ -156,6 +157,10 @@ class UnsupportedModelError(CompressionError):
 
 class TrainingError(CompressionError):
     """Training could not start, or diverged."""
+
+
+class TrackingError(CompressionError):
+    """An experiment tracker is unknown, not installed, or nobody is logged in to it."""
 
 
 class DiskFullError(CompressionError):

@@ -41,13 +41,15 @@ _LEARNING = ("finetune", "pretrain", "distil", "prune")
 
 class Common(TypedDict, total=False):
     """What every stage takes: one data set or several, how they are read (`data_settings`: the fields of
-    `DataSettings`; `text`: a recipe's `[text]`), where finished work is kept, and who is told of progress."""
+    `DataSettings`; `text`: a recipe's `[text]`), where finished work is kept, which trackers are told of
+    the figures (`wandb`, `tensorboard`, `mlflow`), and who is told of progress."""
 
     data: PathOrId | Sequence[PathOrId]
     unlabelled: PathOrId
     data_settings: Mapping[str, Any]
     text: Mapping[str, Any]
     work: PathOrId
+    trackers: Sequence[str]
     report: Callable[[str], Report]
 
 
@@ -232,6 +234,7 @@ def _request(
         unlabelled=None if unlabelled is None else str(unlabelled),
         text=text_settings(common.get("text", {})),
         work=Path(common.get("work", ".bertpress")),
+        trackers=tuple(common.get("trackers", ())),
     )
 
 
@@ -257,6 +260,7 @@ def _run_request(
         backbone=None if backbone is None else str(backbone),
         repository=staged.work / "compared" if output is None else Path(output),
         work=staged.work,
+        trackers=staged.trackers,
     )
 
 

@@ -29,6 +29,7 @@ from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import corpora_of
 from compression.stages.training import finetune
 from compression.teacher import check_labels
+from compression.tracking import Tracking
 from compression.training import Report
 
 _DONE = "stage.json"
@@ -48,6 +49,7 @@ class Request:
     backbone: str | None
     repository: Path
     work: Path
+    trackers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ def run_stages(context: Context, given: Mapping[str, Input], until: str | None =
 def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
     source = request.teacher or request.backbone
     assert source is not None  # noqa: S101 - the command line requires one of them
+    tracking = Tracking(request.trackers, request.work)
+    tracking.check()
     # Loaded first: a teacher that cannot be compressed is refused before the data are read.
     model = classifier.load(source, heads=None if request.teacher else (ANY_HEAD,))
     settings = request.data_settings
@@ -159,6 +163,7 @@ def _prepare(request: Request, report: Callable[[str], Report]) -> Context:
         repository=request.repository,
         work=request.work,
         report=report,
+        tracking=tracking,
     )
 
 

@@ -28,6 +28,7 @@ class RunFolder:
 
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self._folder, self._accelerator = folder, accelerator
+        self.path = folder
         self._best, self._heartbeat = folder / "best.safetensors", folder / "running.json"
 
     def claim(self, identity: Mapping[str, Any]) -> None:

@@ -27,6 +27,7 @@ from compression.recipe import Recipe, TextSettings
 from compression.stages.base import Context, Stage
 from compression.stages.reading import corpora_of, read_by
 from compression.teacher import check_labels
+from compression.tracking import Tracking
 from compression.training import Report
 
 # What tells an output folder of ours, and whose result it is.
@@ -50,6 +51,7 @@ class StageRequest:
     unlabelled: str | None = None
     text: TextSettings = field(default_factory=TextSettings)
     work: Path = Path(".bertpress")
+    trackers: tuple[str, ...] = ()
 
 
 def run(request: StageRequest, report: Callable[[str], Report]) -> Path:
@@ -73,6 +75,7 @@ def run(request: StageRequest, report: Callable[[str], Report]) -> Path:
 
 def work_out(request: StageRequest, report: Callable[[str], Report]) -> tuple[Path, Context]:
     """The result in the work folder, and what the stage was given to read."""
+    Tracking(request.trackers, request.work).check()
     stage = _stage(request)
     given = {name: kind_of(source) for name, source in zip(stage.inputs, request.inputs, strict=True)}
     try:
@@ -123,6 +126,7 @@ def context_of(
         repository=request.output.parent,
         work=request.work,
         report=report,
+        tracking=Tracking(request.trackers, request.work),
     )
 
 

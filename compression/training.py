@@ -33,6 +33,7 @@ from compression.optimizer import parameter_groups
 from compression.precision import Precision, resolve_precision
 from compression.run_folder import RunFolder
 from compression.settings import Settings
+from compression.tracking import LOCAL, Tracking, is_due
 
 # Told after every step: steps done, steps in all, and a note.
 Report = Callable[[int, int, str], None]
@@ -121,19 +122,20 @@ def train(
     folder: Path,
     report: Report = silent,
     judge: Judge = by_labels,
+    tracking: Tracking = LOCAL,
 ) -> Progress:
     """Train in place; the model ends with its best weights on validation.
 
     With several validation corpora it is their mean that counts: each the same, however many rows it has.
 
     `folder` keeps checkpoints; called again with the same arguments, training goes on where it was. `judge`
-    says how good the model is on some rows.
+    says how good the model is on some rows; `tracking` whom its figures are told, beside that folder.
 
     Raises:
         TrainingError: the loss is not finite, one row does not fit into memory, no checkpoint can be read,
             or the folder is of another run.
     """
-    return _Run(model, objective, rows, validation, settings, folder, report, judge).train()
+    return _Run(model, objective, rows, validation, settings, folder, report, judge).train(tracking)
 
 
 class _Run:
@@ -191,11 +193,12 @@ class _Run:
             self.model = torch.compile(self.model, dynamic=True)
         self.learning = [weight for group in groups for weight in group["params"]]
 
-    def train(self) -> Progress:
+    def train(self, tracking: Tracking) -> Progress:
         self._start()
         self.saved_at = time.monotonic()
-        while not self.progress.finished:
-            self._epoch()
+        with tracking.of(self.folder.path, self._described(), self._steps_done()) as self.tracked:
+            while not self.progress.finished:
+                self._epoch()
         self.folder.finish(self.progress.state_dict())
         best = self.folder.best()
         if best is not None:
@@ -259,6 +262,7 @@ class _Run:
             progress.step += 1
             progress.seconds, started = progress.seconds + time.monotonic() - started, time.monotonic()
             self._tell(loss)
+            self._track(loss)
             if progress.step in due:
                 self._evaluate(loss)
                 if progress.finished:
@@ -323,13 +327,14 @@ class _Run:
     def _remember(self, loss: float, scores: Scores) -> None:
         progress = self.progress
         entry = {
-            "epoch": progress.epoch + progress.step / self.steps_per_epoch,
+            "epoch": self._steps_done() / self.steps_per_epoch,
             "training_loss": loss,
             "validation_loss": scores.loss,
         }
         if scores.accuracy is not None:
             entry["validation_accuracy"] = scores.accuracy
         progress.history.append(entry)
+        self.tracked.log(entry, self._steps_done())
         if _merit(scores) > progress.best:
             progress.best, progress.stale = _merit(scores), 0
             self.folder.keep_best(self.bare.state_dict())
@@ -348,17 +353,44 @@ class _Run:
 
     def _tell(self, loss: float) -> None:
         progress = self.progress
-        done = progress.epoch * self.steps_per_epoch + progress.step
         judged = ""
         if progress.history:
             last = progress.history[-1]
             judged = f", validation {last.get('validation_accuracy', last['validation_loss']):.4f}"
-        speed = progress.tokens / max(progress.seconds, 1e-9)
         self.report(
-            done,
+            self._steps_done(),
             self.total_steps,
-            f"loss {loss:.4f}{judged}, {speed:,.0f} tokens/s",
+            f"loss {loss:.4f}{judged}, {self._tokens_per_second():,.0f} tokens/s",
         )
+
+    def _track(self, loss: float) -> None:
+        step = self._steps_done()
+        if is_due(step, self.total_steps):
+            figures = {
+                "epoch": step / self.steps_per_epoch,
+                "training_loss": loss,
+                "learning_rate": float(self.scheduler.get_last_lr()[0]),
+                "tokens_per_second": self._tokens_per_second(),
+            }
+            self.tracked.log(figures, step)
+
+    def _described(self) -> dict[str, Any]:
+        """What a tracker shows as the configuration."""
+        return {
+            **self.settings.model_dump(mode="json"),
+            "model": type(self.bare).__name__,
+            "parameters": sum(weight.numel() for weight in self.bare.parameters()),
+            "rows": len(self.rows),
+            "steps": self.total_steps,
+            "device": str(self.accelerator.device),
+            "arithmetic": str(self.accelerator.mixed_precision),
+        }
+
+    def _steps_done(self) -> int:
+        return self.progress.epoch * self.steps_per_epoch + self.progress.step
+
+    def _tokens_per_second(self) -> float:
+        return self.progress.tokens / max(self.progress.seconds, 1e-9)
 
 
 def _merit(scores: Scores) -> float:

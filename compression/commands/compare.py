@@ -16,8 +16,10 @@ from compression.commands.options import (
     add_data,
     add_json,
     add_teacher,
+    add_tracking,
     add_work,
     data_settings,
+    trackers,
     writable,
     write_json,
 )
@@ -54,6 +56,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--markdown", type=writable, metavar="FILE", help="write the table as Markdown as well"
     )
+    add_tracking(parser)
     add_work(parser)
     add_json(parser)
 
@@ -76,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         backbone=options.backbone,
         repository=options.output or options.work / "compared",
         work=options.work,
+        trackers=trackers(options),
     )
     with console.reports(output) as report:
         found = comparison.compare(request, recipes, report, options.rounds, options.texts)

@@ -6,7 +6,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from compression.commands.options import add_data, add_teacher, add_work, data_settings
+from compression.commands.options import (
+    add_data,
+    add_teacher,
+    add_tracking,
+    add_work,
+    data_settings,
+    trackers,
+)
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torchscript", action="store_true", help="publish a TorchScript build beside the others"
     )
+    add_tracking(parser)
     add_work(parser)
 
 
@@ -50,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         backbone=options.backbone,
         repository=options.output,
         work=options.work,
+        trackers=trackers(options),
     )
     output = console.terminal()
     with console.reports(output) as report:

@@ -83,6 +83,24 @@ def add_work(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_tracking(parser: argparse.ArgumentParser) -> None:
+    """Who is told of a training's figures."""
+    parser.add_argument(
+        "--track",
+        action="append",
+        default=[],
+        metavar="NAMES",
+        help="tell wandb, tensorboard or mlflow (or several, with commas) of every training's figures as "
+        "well; they are in the work folder's metrics.jsonl files anyway",
+    )
+
+
+def trackers(options: argparse.Namespace) -> tuple[str, ...]:
+    """The names given to `--track`, each once."""
+    given = [name.strip() for names in options.track for name in names.split(",")]
+    return tuple(dict.fromkeys(name for name in given if name))
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The result for a script."""
     parser.add_argument(

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.errors import SearchError
+from compression.commands.options import add_tracking, trackers
 
 if TYPE_CHECKING:
     from compression.data import DataSettings
@@ -36,6 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     _add_goals(parser)
     _add_sources(parser)
     _add_effort(parser)
+    add_tracking(parser)
     parser.add_argument(
         "--output",
         required=True,
@@ -187,6 +189,7 @@ def run(options: argparse.Namespace) -> int:
         **run.efforts(options.cheap_rows, options.cheap_epochs, options.cheap_recovery, options.judged_rows),
         seed=options.seed,
         target=None if options.for_cpu is None else target_cpu.target(options.for_cpu),
+        trackers=trackers(options),
     )
     shown = console.terminal()
     with console.reports(shown) as report:

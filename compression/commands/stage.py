@@ -13,8 +13,10 @@ from compression.commands.options import (
     STANDARD_OUTPUT,
     add_data,
     add_json,
+    add_tracking,
     add_work,
     data_settings,
+    trackers,
     write_json,
 )
 
@@ -76,6 +78,8 @@ def add(
         metavar="N",
         help="tokens read of a text: its start and its end; fewer is faster (default: 256)",
     )
+    if any(setting.key.startswith("training.") for setting in settings):
+        add_tracking(parser)
     add_work(parser)
     add_json(parser)
 
@@ -123,6 +127,7 @@ def common(options: argparse.Namespace) -> dict[str, Any]:
         "data_settings": settings,
         "text": {"max_tokens": options.max_tokens},
         "work": options.work,
+        "trackers": trackers(options) if "track" in options else (),
     }
     return given | ({"unlabelled": options.unlabelled} if options.unlabelled else {})
 

@@ -77,6 +77,7 @@ class Request:
     full: Effort = FULL
     seed: int = 0
     target: TargetCpu | None = None
+    trackers: tuple[str, ...] = ()
 
 
 def search(request: Request, report: Callable[[str], Report], tell: Callable[[str], None]) -> Outcome:
@@ -127,6 +128,7 @@ def _pipeline_request(request: Request, recipe: Recipe) -> pipeline.Request:
         backbone=request.backbone,
         repository=request.repository,
         work=request.work,
+        trackers=request.trackers,
     )
 
 

@@ -18,6 +18,7 @@ from compression.batches import Rows
 from compression.corpus import Corpus
 from compression.data import Dataset, fingerprint
 from compression.settings import Settings
+from compression.tracking import LOCAL, Tracking
 from compression.training import Report
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Context:
     repository: Path
     work: Path
     report: Callable[[str], Report]
+    tracking: Tracking = LOCAL
 
     @property
     def data_name(self) -> str:

@@ -71,5 +71,6 @@ class TransferStage(Stage):
                 folder / "training",
                 report,
                 objective.judge,
+                context.tracking,
             )
         classifier.save(student, folder)

@@ -58,6 +58,7 @@ class ExitsStage(Stage):
                 folder / "training",
                 report,
                 _judged,
+                context.tracking,
             )
         nn.Module.to(model.model, "cpu")
         answers, final = _answers(model.model, validation, range(len(validation)))

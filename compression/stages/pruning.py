@@ -147,7 +147,7 @@ class PruneStage(Stage):
         )
         with gated.attached():
             lesson = replace(lesson, objective=gated, judge=gated.judge)
-            lesson.learn(model.model, training, folder, context.report(title))
+            lesson.learn(model.model, training, folder, context, title)
         nn.Module.to(model.model, "cpu")
         gated.fold()
         return steps.learned(gated)

@@ -84,7 +84,7 @@ class SparsifyStage(Stage):
                 lesson = self._lesson(model, teachers, context, title)
                 kept = KeptSparse(lesson.objective, masks, model.model)
                 lesson = replace(lesson, objective=kept, judge=kept.judge(lesson.judge))
-                lesson.learn(model.model, self.training, step_folder / "training", context.report(title))
+                lesson.learn(model.model, self.training, step_folder / "training", context, title)
                 nn.Module.to(model.model, "cpu")
                 unstructured.apply(model.model, masks)
                 classifier.save(model, step_folder)
@@ -99,6 +99,6 @@ class SparsifyStage(Stage):
         moving = MovementObjective(lesson.objective, model.model, self.sparsity, rows, self.scope)
         with moving.attached():
             lesson = replace(lesson, objective=moving, judge=moving.judge(lesson.judge))
-            lesson.learn(model.model, self.training, folder / "training", context.report(self.name))
+            lesson.learn(model.model, self.training, folder / "training", context, self.name)
         nn.Module.to(model.model, "cpu")
         unstructured.apply(model.model, moving.masks)

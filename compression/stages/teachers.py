@@ -45,7 +45,10 @@ class PretrainStage(Stage):
         model = pretraining.load(source)
         rows = _in_pieces(context.training_rows(self.unlabelled_rows))
         validation, report = _in_pieces(context.validation_rows()), context.report(self.name)
-        train(model, objective, rows, validation, self.training, folder / "training", report, objective.judge)
+        work, judge = folder / "training", objective.judge
+        train(
+            model, objective, rows, validation, self.training, work, report, judge, tracking=context.tracking
+        )
         pretraining.save_backbone(model, source, tokenizer, folder)
 
 

@@ -114,7 +114,8 @@ def finetune(backbone: str, settings: FinetuningSettings, context: Context, fold
         context.report("fine-tuning"),
         smoothed_labels(settings.label_smoothing, weights_of(model.heads, context.recipe.head_weights)),
     )
-    train(model.model, objective, rows, validation, settings, folder / "training", report)
+    work, tracking = folder / "training", context.tracking
+    train(model.model, objective, rows, validation, settings, work, report, tracking=tracking)
     classifier.save(model, folder)
 
 
@@ -136,7 +137,7 @@ def distil(
         CompressionError: a teacher has other labels than the student.
     """
     lesson = lesson_of(student, teachers, distillation, training.precision, context, title)
-    lesson.learn(student.model, training, folder / "training", context.report(title))
+    lesson.learn(student.model, training, folder / "training", context, title)
 
 
 @dataclass(frozen=True)
@@ -148,9 +149,14 @@ class Lesson:
     validation: Rows
     judge: Judge
 
-    def learn(self, model: nn.Module, training: TrainingSettings, folder: Path, report: Report) -> None:
+    def learn(
+        self, model: nn.Module, training: TrainingSettings, folder: Path, context: Context, title: str
+    ) -> None:
         """Train a model on it, in place."""
-        train(model, self.objective, self.rows, self.validation, training, folder, report, self.judge)
+        report, tracking = context.report(title), context.tracking
+        train(
+            model, self.objective, self.rows, self.validation, training, folder, report, self.judge, tracking
+        )
 
 
 def lesson_of(

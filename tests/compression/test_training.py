@@ -617,6 +617,7 @@ def test_checkpoints_are_as_rare_as_asked_and_two_are_kept(
             before_last,
             "checkpoint-0002-00000000",
             "history.json",
+            "metrics.jsonl",
             "run.json",
         ]
     history = json.loads((tmp_path / "often" / "history.json").read_text())["history"]
