@@ -134,16 +134,17 @@ def steps(asked: Asked, threads: int, scratch: Path) -> Iterable[Step]:
     bert_reads = _tokenizer(asked.teacher, BERT_TOKENS)
     bert = baseline.predictor(baseline.bert_base(), threads)
     padded = f"{baseline.NAME}, padded to {BERT_TOKENS}"
-    yield Step(padded, _padded(bert_reads, bert), judged=False, texts=PADDED_TEXTS, rounds=1)
-    yield Step("only as long as the text", _through(bert_reads, bert), judged=False, rounds=1)
-    del bert
     teacher = classifier.load(str(asked.teacher))
+    classes = len(teacher.labels)
+    yield Step(padded, _padded(bert_reads, bert, classes), judged=False, texts=PADDED_TEXTS, rounds=1)
+    yield Step("only as long as the text", _through(bert_reads, bert, classes), judged=False, rounds=1)
+    del bert
     reads = _tokenizer(asked.teacher, asked.max_tokens)
     teacher.model.eval()
-    yield Step("student, PyTorch fp32", _through(reads, baseline.predictor(teacher.model, threads)))
+    yield Step("student, PyTorch fp32", _through(reads, baseline.predictor(teacher.model, threads), classes))
     export.to_onnx(teacher.model, scratch / "fp32.onnx", _OPSET)
     engine = load_engine("onnx", scratch / "fp32.onnx", threads)
-    yield Step("graph, ONNX Runtime fp32", _through(reads, engine.logits))
+    yield Step("graph, ONNX Runtime fp32", _through(reads, engine.logits, classes))
     engine.close()
     for number, name in enumerate(asked.versions):
         folder, manifest = _highest(asked.models, name)
@@ -164,7 +165,8 @@ def _published(folder: Path, manifest: Manifest, threads: int, instances: int) -
 def _opened(folder: Path, manifest: Manifest, threads: int, instances: int) -> Answer:
     build = manifest.builds[0]
     engine = load_engine(build.engine, folder / build.file, threads, build.precision, instances)
-    return _through(Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer), engine.logits)
+    tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
+    return _through(tokenizer, engine.logits, len(manifest.labels))
 
 
 def _several(instances: int) -> str:
@@ -209,26 +211,27 @@ def _tokenizer(teacher: Path, tokens: int) -> Tokenizer:
     return Tokenizer(teacher / artifact.TOKENIZER_FILE, settings)
 
 
-def _through(tokenizer: Tokenizer, predict: Predict) -> Answer:
+def _through(tokenizer: Tokenizer, predict: Predict, classes: int) -> Answer:
     def answer(text: str) -> Logits:
         input_ids = tokenizer.encode(text).input_ids[None, :]
-        return _first(predict(input_ids, np.ones_like(input_ids)))
+        return _first_head(predict(input_ids, np.ones_like(input_ids)), classes)
 
     return answer
 
 
-def _padded(tokenizer: Tokenizer, predict: Predict) -> Answer:
+def _padded(tokenizer: Tokenizer, predict: Predict, classes: int) -> Answer:
     def answer(text: str) -> Logits:
         ids = tokenizer.encode(text).input_ids
         room = (0, BERT_TOKENS - len(ids))
         input_ids = np.pad(ids, room)[None, :]
-        return _first(predict(input_ids, np.pad(np.ones_like(ids), room)[None, :]))
+        return _first_head(predict(input_ids, np.pad(np.ones_like(ids), room)[None, :]), classes)
 
     return answer
 
 
-def _first(logits: object) -> Logits:
-    row: Logits = np.asarray(logits)[0]
+def _first_head(logits: object, classes: int) -> Logits:
+    """Logits of the one text's first head. Shape: (C,)."""
+    row: Logits = np.asarray(logits)[0, :classes]
     return row
 
 

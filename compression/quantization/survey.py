@@ -100,9 +100,14 @@ def _precision(name: str) -> tuple[tuple[str, str], ...]:
 
 
 def survey(
-    source: Path, rows: Rows, chosen: Sequence[int], calibration: Sequence[int], options: argparse.Namespace
+    source: Path,
+    rows: Rows,
+    chosen: Sequence[int],
+    calibration: Sequence[int],
+    classes: int,
+    options: argparse.Namespace,
 ) -> Iterator[Finding]:
-    """Make and judge every build of a graph in fp32."""
+    """Make and judge every build of a graph in fp32 by the first so many `classes`: its first head's."""
     ways = [way for way in _ways() if way.engine in available_engines() and _wanted(way, options.only)]
     ways += [Way(str(path), None) for path in options.also]
     observed = observe(source, rows, calibration, moments=True)
@@ -114,7 +119,7 @@ def survey(
         }
         reference = parity.one_by_one(_load(Way(FP32, None), source, 1), rows, chosen)
         for way in ways:
-            quality = _judge(_load(way, paths[way.name], 1), rows, chosen, reference)
+            quality = _judge(_load(way, paths[way.name], 1), rows, chosen, reference, classes)
             taken = {threads: latencies[threads][way.name] for threads in latencies}
             yield Finding(way.name, paths[way.name].stat().st_size, taken, *quality)
 
@@ -157,14 +162,15 @@ def _latencies(
 
 
 def _judge(
-    engine: Engine, rows: Rows, chosen: Sequence[int], reference: Logits
+    engine: Engine, rows: Rows, chosen: Sequence[int], reference: Logits, classes: int
 ) -> tuple[float, float, float, float, float]:
-    alone = parity.one_by_one(engine, rows, chosen)
-    together = parity.in_shuffled_batches(engine, rows, chosen)
+    alone = parity.one_by_one(engine, rows, chosen)[:, :classes]
+    together = parity.in_shuffled_batches(engine, rows, chosen)[:, :classes]
+    expected = reference[:, :classes]
     return (
         accuracy(alone, rows.labels[list(chosen)]),
-        flip_rate(alone, reference),
-        float(np.sqrt(np.square(alone - reference).mean())),
+        flip_rate(alone, expected),
+        float(np.sqrt(np.square(alone - expected).mean())),
         flip_rate(together, alone),
         float(np.abs(probabilities(together) - probabilities(alone)).max()),
     )
@@ -196,11 +202,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Export, survey, print."""
     options = _parser().parse_args(arguments)
     console = Console(width=220)
-    with tempfile.TemporaryDirectory() as scratch, _validation(options, Path(scratch)) as (rows, source):
+    with tempfile.TemporaryDirectory() as scratch, _validation(options, Path(scratch)) as opened:
+        rows, source, classes = opened
         chosen = rows.take(options.texts)
         calibration = [row for row in range(len(rows)) if row not in set(chosen)][:_CALIBRATION_ROWS]
         findings = []
-        for found in survey(source, rows, chosen, calibration or chosen, options):
+        for found in survey(source, rows, chosen, calibration or chosen, classes, options):
             findings.append(found)
             console.print(table([found], options.threads)) if options.verbose else None
     console.print(table(findings, options.threads))
@@ -213,8 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 @contextmanager
-def _validation(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Rows, Path]]:
-    """Validation rows as the model reads them, and its graph in fp32."""
+def _validation(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Rows, Path, int]]:
+    """Validation rows as the model reads them, its graph in fp32, and how many classes its first head has."""
     model = classifier.load(str(options.model))
     settings = TokenizerSettings(
         max_tokens=options.max_tokens,
@@ -227,7 +234,7 @@ def _validation(options: argparse.Namespace, scratch: Path) -> Iterator[tuple[Ro
     file = scratch / "tokenizer" / "tokenizer.json"
     rows = Rows(corpus.build(dataset.validation, file, settings, scratch / "tokens"))
     export.to_onnx(model.model, scratch / "model.onnx", opset=17)
-    yield rows, scratch / "model.onnx"
+    yield rows, scratch / "model.onnx", len(model.labels)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,9 +10,10 @@ import pytest
 from app import artifact
 from app.artifact import CascadeManifest
 from app.errors import ArtifactError
-from compression import cli, ladder
+from compression import classifier, cli, ladder
 from compression.ladder import Asked, Rung, Step, climb
 from tests.compression.finished import Finished, cheap_baseline
+from tests.compression.tiny import first_head_of, two_headed
 
 GOOD, BAD = np.array([0.0, 1.0], np.float32), np.array([1.0, 0.0], np.float32)
 
@@ -109,3 +110,17 @@ def test_a_version_that_is_not_there(finished: Finished, tmp_path: Path) -> None
     wanted = Asked(finished.request.repository, tmp_path, "", ("absent",), 1, 1, 16)
     with pytest.raises(ArtifactError, match="holds no version of absent"):
         ladder._highest(wanted.models, "absent")
+
+
+def test_of_several_heads_the_first_one_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ladder, "BERT_TOKENS", 64)
+    both, answers = two_headed(), {}
+    for name, model in (("both", both), ("first", first_head_of(both))):
+        classifier.save(model, tmp_path / name)
+        wanted = Asked(tmp_path, tmp_path / name, "", (), 1, 1, 16)
+        with cheap_baseline():
+            for step in ladder.steps(wanted, 1, tmp_path):
+                answers[name, step.name] = step.answer("the film was dull")
+    for step_name in ("student, PyTorch fp32", "graph, ONNX Runtime fp32"):
+        assert answers["both", step_name].shape == (2,)
+        assert np.allclose(answers["both", step_name], answers["first", step_name], atol=1e-4)

@@ -23,11 +23,12 @@ from transformers import (
     RobertaForSequenceClassification,
 )
 
-from app.artifact import TokenizerSettings
+from app.artifact import Head, TokenizerSettings
 from compression.batches import Batch, Rows
 from compression.classifier import Classifier
 from compression.corpus import Corpus, build
 from compression.data import Split
+from compression.heads import describe
 from compression.pruning.structured import Kept, remove
 from compression.training import TrainingSettings
 
@@ -124,6 +125,26 @@ def loud(model: PreTrainedModel) -> None:
 def tiny_classifier(family: str = "bert", layers: int = 3, labels: Sequence[str] = LABELS) -> Classifier:
     """A tiny model with the tokenizer of the made-up reviews."""
     return Classifier(tiny_model(family, layers, labels), tiny_tokenizer())
+
+
+def two_headed() -> Classifier:
+    """A tiny model with a second head whose logits are far above the first one's."""
+    made = tiny_classifier(labels=("negative", "positive", "1", "2", "3"))
+    heads = (Head(name="label", labels=LABELS), Head(name="rating", labels=("1", "2", "3")))
+    describe(made.model.config, heads)
+    with torch.no_grad():
+        made.model.get_parameter("classifier.bias")[2:] += 1000.0
+    return made
+
+
+def first_head_of(both: Classifier) -> Classifier:
+    """The same model with its first head alone."""
+    made = tiny_classifier()
+    weights = both.model.state_dict()
+    for name in ("classifier.weight", "classifier.bias"):
+        weights[name] = weights[name][: len(LABELS)]
+    made.model.load_state_dict(weights)
+    return made
 
 
 def uneven_classifier(family: str = "bert") -> Classifier:

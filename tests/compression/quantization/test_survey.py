@@ -7,7 +7,7 @@ import pytest
 
 from compression import classifier
 from compression.quantization import survey
-from tests.compression.tiny import tiny_classifier, write_data
+from tests.compression.tiny import first_head_of, tiny_classifier, two_headed, write_data
 
 
 @pytest.fixture
@@ -44,3 +44,22 @@ def test_ways_differ_in_name_and_none_needs_what_it_forbids() -> None:
         if way.engine == "openvino" and way.quantization is not None:
             # OpenVINO cannot read ONNX Runtime's own operators.
             assert way.quantization.method in ("static", "weight-only")
+
+
+def test_labels_are_those_of_the_first_head(tmp_path: Path) -> None:
+    """However loud a further head is, the model is judged as its first head alone would be."""
+    data, found = str(write_data(tmp_path / "data")), {}
+    both = two_headed()
+    for name, model in (("both", both), ("first", first_head_of(both))):
+        classifier.save(model, tmp_path / name)
+        arguments = ["--model", str(tmp_path / name), "--data", data, "--texts", "60", "--max-tokens", "16"]
+        arguments += ["--threads", "1", "--rounds", "1", "--only", "fp32", "--only", "static min-max"]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(survey, "LENGTHS", (16,))
+            assert survey.main([*arguments, "--json", str(tmp_path / f"{name}.json")]) == 0
+        found[name] = json.loads((tmp_path / f"{name}.json").read_text())
+    for ours, expected in zip(found["both"], found["first"], strict=True):
+        assert 0.2 < ours["accuracy"] < 0.8
+        if ours["name"] == "fp32":
+            assert ours["accuracy"] == expected["accuracy"]
+            assert ours["flip_rate"] == ours["flip_rate_in_company"] == 0
