@@ -134,15 +134,18 @@ def quantize(
     return _stage("quantize", [build], output, settings, common)
 
 
-def evaluate(model: PathOrId, teacher: PathOrId | None = None, **common: Unpack[Common]) -> list[Assessment]:
-    """Judge a classifier, a build or a published version on every data set's test part."""
+def evaluate(
+    model: PathOrId, teacher: PathOrId | None = None, build: str | None = None, **common: Unpack[Common]
+) -> list[Assessment]:
+    """Judge a classifier, a build, a published version (its first build unless `build` names another) or the
+    checkpoint of an unfinished training on every data set's test part."""
     from compression import judged
 
     request = _request("evaluate", [model], Path(), None, common)
     report = common.get("report", _nobody)
     taught_by = None if teacher is None else str(teacher)
     return judged.evaluate(
-        str(model), request.data, request.data_settings, request.text, request.work, report, taught_by
+        str(model), request.data, request.data_settings, request.text, request.work, report, taught_by, build
     )
 
 

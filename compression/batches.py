@@ -96,6 +96,17 @@ class Rows:
         return [range(int(start), int(stop)) for start, stop in pairwise(self._starts)]
 
     @property
+    def columns(self) -> dict[str, list[str]]:
+        """What else is known of the rows by name, nothing where a corpus does not have it."""
+        names = dict.fromkeys(name for corpus in self.corpora for name in corpus.columns)
+        return {
+            name: [
+                value for corpus in self.corpora for value in corpus.columns.get(name, ("",) * len(corpus))
+            ]
+            for name in names
+        }
+
+    @property
     def texts(self) -> list[str]:
         """What the rows were tokenized from."""
         return [text for corpus in self.corpora for text in corpus.texts]

@@ -6,6 +6,7 @@ model carries its shapes in `config.json` under `bertpress_layer_shapes` and is 
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,15 +121,28 @@ def save(classifier: Classifier, folder: Path) -> None:
     partial = folder / "classifier.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    if not is_ngrams(classifier.model.config):
-        shapes = layer_shapes(classifier.model)
-        setattr(classifier.model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
-        setattr(classifier.model.config, CLASSIFIER_KEY, classifier_width(classifier.model))
+    _state_shapes(classifier.model)
     classifier.model.save_pretrained(partial)
     classifier.tokenizer.save_pretrained(partial)
     for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS_FILE):
         path.replace(folder / path.name)
     partial.rmdir()
+
+
+def write_description(classifier: Classifier, folder: Path) -> None:
+    """Everything of a folder that `load` opens but the weights."""
+    _state_shapes(classifier.model)
+    config = copy.deepcopy(classifier.model.config)
+    config.architectures = [type(classifier.model).__name__]
+    config.save_pretrained(folder)
+    classifier.tokenizer.save_pretrained(folder)
+
+
+def _state_shapes(model: PreTrainedModel) -> None:
+    if not is_ngrams(model.config):
+        shapes = layer_shapes(model)
+        setattr(model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
+        setattr(model.config, CLASSIFIER_KEY, classifier_width(model))
 
 
 def config_of(source: str) -> PretrainedConfig:

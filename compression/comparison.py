@@ -186,7 +186,12 @@ def _linear(context: Context, teacher: Sequence[Judged]) -> _Entry:
 def _version(recipe_name: str, folder: Path, manifest: Manifest, teacher: Sequence[Judged]) -> _Entry:
     """A published version as it is served: its first build, judged when it was published."""
     first = manifest.heads[0].name
-    accuracies = {quality.dataset: quality.accuracy for quality in manifest.quality if quality.head == first}
+    served = manifest.builds[0].name
+    accuracies = {
+        quality.dataset: quality.accuracy
+        for quality in manifest.quality
+        if (quality.head, quality.build) == (first, served)
+    }
     judged = [
         _judged(each.dataset, each.split, each.n, accuracies[each.dataset], each.accuracy) for each in teacher
     ]

@@ -139,6 +139,18 @@ def _row(version: Published) -> list[str]:
     ]
 
 
+def kinds_of_texts(found: Assessment) -> Table:
+    """Accuracy on each kind of texts."""
+    table = Table(title=f"{found.name} on {found.dataset}, kinds of texts")
+    for column in ("texts", "how many", "accuracy (95 %)", "teacher"):
+        table.add_column(column)
+    for each in found.slices:
+        low, high = each.interval_95
+        taught = "-" if each.teacher_accuracy is None else f"{each.teacher_accuracy:.2%}"
+        table.add_row(each.name, f"{each.n:,}", f"{each.accuracy:.2%} ({low:.2%} to {high:.2%})", taught)
+    return table
+
+
 def assessments(found: Sequence[Assessment]) -> Table:
     """One row for each data set."""
     table = Table(title=found[0].name)

@@ -7,8 +7,8 @@ are read, so one cache serves every length.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ class Corpus:
     """Token ids of a split: row i is `ids[offsets[i]:offsets[i + 1]]`, cut to `settings` when read.
 
     Shapes: labels (N,); further (N, K), the labels of further heads, -1 where a row has none. `name` is the
-    data set's; `texts` are what was tokenized, for a teacher that reads words.
+    data set's; `texts` are what was tokenized, for a teacher that reads words; `columns` as in `Split`.
     """
 
     ids: npt.NDArray[np.int32]
@@ -40,6 +40,7 @@ class Corpus:
     further: npt.NDArray[np.int64]
     texts: tuple[str, ...]
     name: str = ""
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -64,6 +65,7 @@ class Corpus:
             labels=labels,
             further=self.further[:count],
             texts=self.texts[:count],
+            columns={name: values[:count] for name, values in self.columns.items()},
             fingerprint=f"{self.fingerprint}[:{count}]",
         )
 
@@ -78,6 +80,7 @@ class Corpus:
             labels=None if self.labels is None else self.labels[chosen],
             further=self.further[chosen],
             texts=tuple(self.texts[row] for row in chosen),
+            columns={name: tuple(values[row] for row in chosen) for name, values in self.columns.items()},
             fingerprint=f"{self.fingerprint}[{len(chosen)} drawn]",
         )
 
@@ -103,7 +106,7 @@ def build(
     further = np.asarray(split.further, dtype=np.int64).reshape(len(split.further), len(split)).T
     ids = np.load(folder / "ids.npy", mmap_mode="r")
     offsets = np.load(folder / "offsets.npy")
-    return Corpus(ids, offsets, labels, settings, key, further, split.texts, name)
+    return Corpus(ids, offsets, labels, settings, key, further, split.texts, name, split.columns)
 
 
 def _tokenize(texts: Sequence[str], tokenizer_file: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,12 +27,14 @@ MAIN_HEAD = "label"
 class Split:
     """Cleaned texts with their class indices; `labels` is None where the text is unlabelled.
 
-    `further` has the class indices of each further head, -1 where a row has none.
+    `further` has the class indices of each further head, -1 where a row has none; `columns` what else is
+    known of the rows, which nothing learns and accuracy is told apart by.
     """
 
     texts: tuple[str, ...]
     labels: tuple[int, ...] | None
     further: tuple[tuple[int, ...], ...] = ()
+    columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -41,7 +43,8 @@ class Split:
         """The chosen rows, in the given order."""
         chosen = None if self.labels is None else tuple(self.labels[index] for index in indices)
         further = tuple(tuple(column[index] for index in indices) for column in self.further)
-        return Split(tuple(self.texts[index] for index in indices), chosen, further)
+        columns = {name: tuple(values[index] for index in indices) for name, values in self.columns.items()}
+        return Split(tuple(self.texts[index] for index in indices), chosen, further, columns)
 
     @property
     def fingerprint(self) -> str:
@@ -87,7 +90,8 @@ class DataSettings:
     """How a source is read. `label_names` None: the teacher's, or those found in the data.
 
     `further_columns` are columns of further heads (a rating beside the label); `further_heads` their
-    labels where a teacher gives them, else those found in the data.
+    labels where a teacher gives them, else those found in the data. `slice_columns` are told apart where a
+    model is judged, and learned by nobody.
     """
 
     text_column: str = "text"
@@ -98,6 +102,12 @@ class DataSettings:
     limit_rows: int | None = None
     further_columns: tuple[str, ...] = ()
     further_heads: tuple[Head, ...] = field(default=())
+    slice_columns: tuple[str, ...] = ()
+
+    @property
+    def read_columns(self) -> tuple[str, ...]:
+        """Every column beside text and label."""
+        return tuple(dict.fromkeys((*self.further_columns, *self.slice_columns)))
 
 
 def fingerprint(datasets: Sequence[Dataset]) -> str:
@@ -145,23 +155,25 @@ def load(source: str, settings: DataSettings, unlabelled_source: str | None = No
     names = settings.label_names or labels.names_in(tables["train"])
     labels.check_numbers(tables["train"], names)
     heads = settings.further_heads or labels.heads_in(tables["train"], settings.further_columns)
-    splits = {part: _limit(_split(table, names, heads), settings) for part, table in tables.items()}
+    _check_columns(tables, settings.slice_columns)
+    splits = {
+        part: _limit(_split(table, names, heads, settings.slice_columns), settings)
+        for part, table in tables.items()
+    }
     return replace(_assemble(Path(source).name, names, splits, settings), further_heads=heads)
 
 
 def _tables(source: str, settings: DataSettings) -> dict[str, Table]:
     path = Path(source)
     if path.is_file():
-        return {
-            "train": read_table(path, settings.text_column, settings.label_column, settings.further_columns)
-        }
+        return {"train": read_table(path, settings.text_column, settings.label_column, settings.read_columns)}
     if (path / "train" / "pos").is_dir():
-        return read_imdb_folder(path, settings.further_columns)
+        return read_imdb_folder(path, settings.read_columns)
     if path.is_dir():
         return _folder_tables(path, settings)
     if path.suffix or path.is_absolute():
         raise DataError(f"{source} does not exist")
-    return read_hub(source, settings.text_column, settings.label_column, settings.further_columns)
+    return read_hub(source, settings.text_column, settings.label_column, settings.read_columns)
 
 
 def _folder_tables(folder: Path, settings: DataSettings) -> dict[str, Table]:
@@ -171,14 +183,33 @@ def _folder_tables(folder: Path, settings: DataSettings) -> dict[str, Table]:
         path = table_in(folder, stem)
         if path is not None:
             label_column = None if part == "unlabelled" else settings.label_column
-            tables[part] = read_table(path, settings.text_column, label_column, settings.further_columns)
+            tables[part] = read_table(path, settings.text_column, label_column, settings.read_columns)
     return tables
 
 
-def _split(table: Table, names: tuple[str, ...], heads: Sequence[Head]) -> Split:
+def _check_columns(tables: Mapping[str, Table], columns: Sequence[str]) -> None:
+    judged = next(tables[part] for part in ("test", "validation", "train") if part in tables)
+    for column in columns:
+        if all(value is None for value in judged.further.get(column, ())):
+            raise DataError(
+                f"{judged.source}: no row has a value in the column {column!r}, by which accuracy is to be "
+                "told apart; name another column or leave --slice out"
+            )
+
+
+def _split(table: Table, names: tuple[str, ...], heads: Sequence[Head], columns: Sequence[str]) -> Split:
     """Clean the texts and turn labels into class indices."""
     further = tuple(labels.further_indices(table, head) for head in heads)
-    return Split(tuple(clean(text) for text in table.texts), labels.class_indices(table, names), further)
+    texts = tuple(clean(text) for text in table.texts)
+    return Split(
+        texts, labels.class_indices(table, names), further, {name: _column(table, name) for name in columns}
+    )
+
+
+def _column(table: Table, name: str) -> tuple[str, ...]:
+    """What stands there, nothing where a row has no value."""
+    values = table.further.get(name) or (None,) * len(table.texts)
+    return tuple("" if value is None else str(value) for value in values)
 
 
 def _limit(split: Split, settings: DataSettings) -> Split:

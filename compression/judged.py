@@ -12,16 +12,18 @@ import numpy as np
 from app import artifact
 from app.artifact import TokenizerSettings
 from app.engines import load_engine
-from app.errors import DataError
+from app.errors import CompressionError, DataError
 from app.hardware import usable_cores
-from compression import assessment, builds, classifier, corpus, data, parity, single_stage
+from compression import assessment, builds, checkpoint, classifier, corpus, data, parity, single_stage
 from compression.assessment import Assessment
 from compression.batches import Rows
 from compression.candidates import gather
 from compression.data import Dataset, DataSettings
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits
+from compression.quality import columns_of
 from compression.recipe import TextSettings
+from compression.slices import all_slices
 from compression.training import Report
 
 _CHUNK_ROWS = 256
@@ -46,16 +48,17 @@ def evaluate(
     work: Path,
     report: Callable[[str], Report],
     teacher: str | None = None,
+    build: str | None = None,
 ) -> list[Assessment]:
     """Judge on the test part of every data set, or on validation where there is none.
 
     A published version reads texts as its manifest says, everything else as `text` says. Builds answer one
-    text at a time, as they are served.
+    text at a time, as they are served. `build` names another build of a version than its first.
 
     Raises:
-        CompressionError: no model, no data, or a teacher with other labels.
+        CompressionError: no model, no such build, no data, or a teacher with other labels.
     """
-    judged = opened(source, text, work)
+    judged = opened(source, text, work, build)
     taught = None if teacher is None else opened(teacher, text, work)
     if taught is not None and taught.labels != judged.labels:
         raise DataError(
@@ -69,45 +72,65 @@ def evaluate(
 def _assessed(
     judged: Source, taught: Source | None, dataset: Dataset, work: Path, report: Callable[[str], Report]
 ) -> Assessment:
-    logits, labels = _answers(judged, dataset, work, report)
-    reference = None if taught is None else _answers(taught, dataset, work, report)[0]
-    return assessment.assess(judged.name, dataset.name, logits, labels, judged.labels, teacher=reference)
+    rows = _rows(judged, dataset, work)
+    logits = _answers(judged, rows, dataset.name, report)
+    reference = None
+    if taught is not None:
+        reference = _answers(taught, _rows(taught, dataset, work), dataset.name, report)
+    tokens = np.concatenate([np.diff(corpus.offsets) for corpus in rows.corpora])
+    kinds = all_slices(rows.texts, tokens, judged.text.max_tokens, columns_of(rows, dataset.heads))
+    return assessment.assess(
+        judged.name, dataset.name, logits, rows.labels, judged.labels, teacher=reference, slices=kinds
+    )
 
 
-def _answers(
-    source: Source, dataset: Dataset, work: Path, report: Callable[[str], Report]
-) -> tuple[Logits, assessment.Labels]:
+def _rows(source: Source, dataset: Dataset, work: Path) -> Rows:
+    """What is judged, as this source reads it."""
     split = dataset.test or dataset.validation
-    rows = Rows(corpus.build(split, source.tokenizer_file, source.text, work / "tokens", dataset.name))
-    told, parts = report(f"{source.name} on {dataset.name}"), []
+    return Rows(corpus.build(split, source.tokenizer_file, source.text, work / "tokens", dataset.name))
+
+
+def _answers(source: Source, rows: Rows, dataset: str, report: Callable[[str], Report]) -> Logits:
+    """Logits of the first head. Shape: (N, C)."""
+    told, parts = report(f"{source.name} on {dataset}"), []
     for start in range(0, len(rows), _CHUNK_ROWS):
         stop = min(start + _CHUNK_ROWS, len(rows))
         parts.append(source.answers(rows, range(start, stop)))
         told(stop, len(rows), "texts")
-    return np.concatenate(parts)[:, : len(source.labels)], rows.labels
+    return np.concatenate(parts)[:, : len(source.labels)]
 
 
-def opened(source: str, text: TextSettings, work: Path) -> Source:
-    """Open a version folder, a build folder, or a classifier's folder or hub id.
+def opened(source: str, text: TextSettings, work: Path, build: str | None = None) -> Source:
+    """Open a version folder, a build folder, a classifier's folder or hub id, or a checkpoint of a training.
 
     Raises:
         CompressionError: it is none of these.
     """
     folder = Path(source)
     if (folder / artifact.MANIFEST_FILE).is_file():
-        return _version(folder)
+        return _version(folder, build)
+    if build is not None:
+        raise CompressionError(f"{source} is no published version and has no builds to choose {build!r} from")
     if (folder / builds.FILE).is_file():
         return _build(folder, text, work)
+    name, weights = source, checkpoint.weights_of(folder)
+    if weights is not None:
+        source = str(checkpoint.lay_out(weights, work / "judged" / "checkpoint"))
     model = classifier.load(source)
     tokenizer_file, settings = _reading(source, text, work)
     answers = lambda rows, chosen: logits_of(model.model, rows, chosen)  # noqa: E731
-    return Source(source, model.labels, tokenizer_file, settings, answers)
+    return Source(name, model.labels, tokenizer_file, settings, answers)
 
 
-def _version(folder: Path) -> Source:
+def _version(folder: Path, name: str | None) -> Source:
     manifest = artifact.read(folder)
     artifact.verify(folder, manifest)
-    build = manifest.builds[0]
+    names = [build.name for build in manifest.builds]
+    if name is not None and name not in names:
+        raise CompressionError(
+            f"{manifest.name}/{manifest.version} has no build {name[:60]!r}; it has {', '.join(names)}"
+        )
+    build = manifest.builds[0 if name is None else names.index(name)]
     engine = load_engine(build.engine, folder / build.file, usable_cores(), build.precision)
     return Source(
         f"{manifest.name}/{manifest.version} ({build.name})",

@@ -17,7 +17,7 @@ from typing import Any
 from app import artifact
 from app.artifact import Head, TokenizerSettings
 from app.errors import ParityError, RecipeError, UnsupportedModelError
-from compression import classifier, data
+from compression import checkpoint, classifier, data
 from compression.classifier import Classifier
 from compression.data import Dataset, DataSettings
 from compression.disk import full_disk_named
@@ -25,6 +25,7 @@ from compression.identity import hashed, identity
 from compression.locks import exclusive
 from compression.publish import Published
 from compression.recipe import BACKBONE, TEACHER, Recipe
+from compression.run_folder import BEST_FILE
 from compression.stages.base import Context, Input, Stage
 from compression.stages.reading import corpora_of
 from compression.stages.training import finetune
@@ -275,9 +276,10 @@ def _clear(folder: Path) -> None:
     """Drop what only an unfinished stage needs; what tells how a training went stays."""
     shutil.rmtree(folder / "files", ignore_errors=True)
     for training in folder.rglob("training"):
-        (training / "best.safetensors").unlink(missing_ok=True)
-        for checkpoint in training.glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
+        (training / BEST_FILE).unlink(missing_ok=True)
+        shutil.rmtree(training / checkpoint.DESCRIPTION, ignore_errors=True)
+        for left in training.glob("checkpoint-*"):
+            shutil.rmtree(left)
 
 
 def _outcome(done: Path, context: Context) -> Path | None:

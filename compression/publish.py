@@ -7,34 +7,25 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from app import artifact
-from app.artifact import Build, Head, Manifest, Probe, Quality, StoredFile
-from app.engines import Engine
+from app.artifact import Build, Manifest, Probe, StoredFile
 from app.errors import ManifestError, RecipeError
 from app.tokenizer import Tokenizer
-from compression import classifier, cost, model_card, parity
+from compression import classifier, cost, model_card, parity, quality
 from compression.architecture import describe
-from compression.assessment import assess
-from compression.batches import Rows
 from compression.calibration import fit_temperature
 from compression.candidates import Candidate, gather
 from compression.classifier import Classifier
 from compression.cost import Opened
-from compression.distillation.teacher_logits import teacher_logits
-from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
 from compression.heads import slices
 from compression.locks import exclusive
 from compression.parity import GateSettings
 from compression.provenance import provenance
-from compression.slices import all_slices
-from compression.stages.base import Context, Corpora, Input
+from compression.stages.base import Context, Input
 from compression.stages.reading import read_by
-from compression.training import Report
 
 # Logits of a build may differ this much between machines: fp32 sums in another order, and int8 activations
 # that a tiny difference rounds the other way.
@@ -72,7 +63,7 @@ def publish(
 ) -> Path:
     """Prove every input build and write the version; returns its folder.
 
-    `judged_rows` is how many rows of each test part judge it; None for all.
+    `judged_rows` is how many rows of each test part judge its first build; None for all.
 
     Raises:
         ParityError: a build does not answer as its PyTorch model does; nothing is written.
@@ -85,12 +76,16 @@ def publish(
     candidates = gathered.builds
     _check_names(candidates)
     source = classifier.load(str(candidates[0].build.model_folder))
-    own, taught = read_by(source, context), context.all_corpora
+    own = read_by(source, context)
     expected = reference(source, gate, own)
     sources = {**_files(source, own, folder), **gathered.files}
     proven = tuple(prove(candidate, expected, gate) for candidate in candidates)
     temperature = _temperature(candidates[0], expected)
-    invariant = proven[0].batch_invariant
+    asked = quality.Asked(
+        source.heads,
+        tuple(zip(candidates, [each.batch_invariant for each in proven], strict=True)),
+        temperature,
+    )
     draft = Manifest(
         name=model,
         version=1,
@@ -101,21 +96,7 @@ def publish(
         builds=proven,
         files=(),
         probes=_probes(proven, candidates, own, sources[artifact.TOKENIZER_FILE]),
-        quality=tuple(
-            quality
-            for part, as_taught in zip(own.all_corpora, taught, strict=True)
-            for quality in _qualities(
-                candidates[0],
-                source.heads,
-                invariant,
-                part,
-                as_taught,
-                context,
-                temperature,
-                folder,
-                judged_rows,
-            )
-        ),
+        quality=quality.judge(asked, own, context, folder, judged_rows),
         calibration_temperature=temperature,
         cost=cost.measure(
             [Opened(each.build, each.path, each.engine) for each in candidates], own.text.max_tokens
@@ -243,113 +224,6 @@ def _probes(
         }
         probes.append(Probe(text=text, logits=logits))
     return tuple(probes)
-
-
-def _qualities(
-    candidate: Candidate,
-    heads: Sequence[Head],
-    invariant: bool,
-    part: Corpora,
-    as_taught: Corpora,
-    context: Context,
-    temperature: float,
-    folder: Path,
-    judged_rows: int | None,
-) -> list[Quality]:
-    """Judge every head of the first build on a data set's test part, or on validation where there is none.
-
-    What more there is to say of the first head is left in `folder`, as `assessment-DATA.json`.
-    `part` and `as_taught` are the same texts as the build and as the teacher read them.
-    """
-    split = "validation" if part.test is None else "test"
-    corpora = part.test or part.validation, as_taught.test or as_taught.validation
-    rows, teacher_rows = (Rows(each.sample(judged_rows) if judged_rows else each) for each in corpora)
-    taught_by = classifier.load(str(context.teacher.folder))
-    report = context.report(f"teacher's logits on {part.name} {split}")
-    classes, cache = sum(len(head.labels) for head in taught_by.heads), context.work / "logits"
-    expected = teacher_logits(
-        taught_by.model, context.teacher.key, teacher_rows, classes, cache, report=report
-    ).numpy()
-    logits = _answers(
-        candidate.engine, rows, invariant, context.report(f"{candidate.build.name} on {part.name} {split}")
-    )
-    taught = dict(zip(taught_by.heads, slices(taught_by.heads), strict=True))
-    judged = []
-    for number, (head, ours) in enumerate(zip(heads, slices(heads), strict=True)):
-        theirs = expected[:, taught[head]] if head in taught else None
-        found = _quality(logits[:, ours], theirs, rows.labels_of(number))
-        if found is not None and number == 0:
-            found |= _assess(candidate, head, logits[:, ours], theirs, rows, part.name, temperature, folder)
-        if found is not None:
-            stated = Quality(
-                dataset=part.name, split=split, head=head.name, build=candidate.build.name, **found
-            )
-            judged.append(stated)
-    return judged
-
-
-def _assess(
-    candidate: Candidate,
-    head: Head,
-    logits: Logits,
-    expected: Logits | None,
-    rows: Rows,
-    dataset: str,
-    temperature: float,
-    folder: Path,
-) -> dict[str, Any]:
-    """All figures into a file beside the publication; gives those that the manifest states."""
-    labelled = rows.labels_of(0) >= 0
-    whole = np.concatenate([np.diff(corpus.offsets) for corpus in rows.corpora])
-    texts = [text for text, kept in zip(rows.texts, labelled, strict=True) if kept]
-    assessment = assess(
-        candidate.build.name,
-        dataset,
-        logits[labelled],
-        rows.labels_of(0)[labelled],
-        head.labels,
-        temperature,
-        None if expected is None else expected[labelled],
-        all_slices(texts, whole[labelled], rows.corpora[0].settings.max_tokens),
-    )
-    assessment.write(folder / f"assessment-{dataset}.json")
-    agreement, area = assessment.agreement, assessment.auc.value
-    return {
-        "f1": assessment.f1.value,
-        "auc": None if np.isnan(area) else area,
-        "calibration_error": assessment.calibration.error,
-        "mcnemar_p": None if agreement is None else agreement.mcnemar.p_value,
-    }
-
-
-def _quality(logits: Logits, expected: Logits | None, labels: npt.NDArray[np.int64]) -> dict[str, Any] | None:
-    """A head's figures on the rows that have a label for it; None where none has."""
-    labelled = labels >= 0
-    if not labelled.any():
-        return None
-    right = accuracy(logits[labelled], labels[labelled])
-    figures: dict[str, Any] = {
-        "n": int(labelled.sum()),
-        "accuracy": right,
-        "accuracy_interval_95": accuracy_interval(right, int(labelled.sum())),
-    }
-    if expected is not None:
-        teacher_right = accuracy(expected[labelled], labels[labelled])
-        figures["teacher_accuracy"] = teacher_right
-        figures["retention"] = right / teacher_right if teacher_right else None
-        figures["label_flip_rate"] = flip_rate(logits, expected)
-    return figures
-
-
-def _answers(engine: Engine, rows: Rows, invariant: bool, report: Report) -> Logits:
-    """Every row as it would be served: alone, unless company does not change the answer."""
-    run = parity.in_shuffled_batches if invariant else parity.one_by_one
-    parts = []
-    for start in range(0, len(rows), 256):
-        stop = min(start + 256, len(rows))
-        parts.append(run(engine, rows, range(start, stop)))
-        report(stop, len(rows), "rows")
-    return np.concatenate(parts)
 
 
 def _stored(name: str, path: Path) -> StoredFile:

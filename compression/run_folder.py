@@ -21,6 +21,7 @@ from app.errors import TrainingError
 from compression.memory import Heartbeat, died_of_memory
 
 _KEPT_CHECKPOINTS = 2
+BEST_FILE = "best.safetensors"
 
 
 class RunFolder:
@@ -29,7 +30,7 @@ class RunFolder:
     def __init__(self, folder: Path, accelerator: Accelerator) -> None:
         self._folder, self._accelerator = folder, accelerator
         self.path = folder
-        self._best, self._heartbeat = folder / "best.safetensors", folder / "running.json"
+        self._best, self._heartbeat = folder / BEST_FILE, folder / "running.json"
 
     def claim(self, identity: Mapping[str, Any]) -> None:
         """A folder belongs to one run: the same settings on the same rows.

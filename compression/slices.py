@@ -41,9 +41,9 @@ def by_negation(texts: Sequence[str]) -> dict[str, Rows]:
 
 
 def by_value(name: str, values: Sequence[str]) -> dict[str, Rows]:
-    """Texts by what stands in a further column, a rating say."""
+    """Texts by what stands in a further column, a rating say; an empty value is none."""
     column = np.asarray(values, dtype=object)
-    ordered = sorted(set(values), key=lambda value: (not value.isdigit(), value.zfill(12)))
+    ordered = sorted(set(values) - {""}, key=lambda value: (not value.isdigit(), value.zfill(12)))
     return {f"{name} {value}": np.asarray(column == value, dtype=bool) for value in ordered}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from compression.commands.options import (
     add_data,
+    add_slices,
     add_teacher,
     add_tracking,
     add_work,
@@ -38,6 +39,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--torchscript", action="store_true", help="publish a TorchScript build beside the others"
     )
+    add_slices(parser)
     add_tracking(parser)
     add_work(parser)
 

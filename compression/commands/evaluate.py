@@ -1,4 +1,4 @@
-"""A classifier, a build or a published version judged on labelled texts.
+"""A classifier, a build, a published version or a checkpoint judged on labelled texts.
 
 Accuracy, F1 and AUC with 95 % intervals by the bootstrap, calibration, and, beside a teacher, what is
 retained of its accuracy and how many labels changed. Judged on the test part, or on validation where there
@@ -14,6 +14,7 @@ from compression.commands.options import (
     STANDARD_OUTPUT,
     add_data,
     add_json,
+    add_slices,
     add_work,
     write_json,
 )
@@ -25,12 +26,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="DIR_OR_HUB_ID",
-        help="a classifier's folder or hub id, a build's folder, or models/NAME/VERSION",
+        help="a classifier's folder or hub id, a build's folder, models/NAME/VERSION, or, of a training that "
+        "is not done, its folder (the best weights so far) or a checkpoint in it",
     )
     parser.add_argument(
         "--teacher", metavar="DIR_OR_HUB_ID", help="judge it on the same texts, and the model against it"
     )
     add_data(parser)
+    add_slices(parser)
+    parser.add_argument(
+        "--build",
+        metavar="NAME",
+        help="which build of a published version (default: its first)",
+    )
     parser.add_argument(
         "--max-tokens",
         type=int,
@@ -51,7 +59,11 @@ def run(options: argparse.Namespace) -> int:
     console.quiet()
     output = console.terminal(error=options.json == STANDARD_OUTPUT)
     with console.reports(output) as report:
-        found = api.evaluate(options.model, options.teacher, report=report, **stage.common(options))
+        found = api.evaluate(
+            options.model, options.teacher, options.build, report=report, **stage.common(options)
+        )
     output.print(console.assessments(found))
+    for each in found:
+        output.print(console.kinds_of_texts(each))
     write_json([asdict(each) for each in found], options.json)
     return 0

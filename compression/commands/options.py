@@ -59,6 +59,18 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     )
 
 
+def add_slices(parser: argparse.ArgumentParser) -> None:
+    """Which kinds of texts are judged by themselves."""
+    parser.add_argument(
+        "--slice",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a column (a rating, a source) whose values are judged each by itself as well; nothing learns "
+        "it; may be repeated",
+    )
+
+
 def data_settings(options: argparse.Namespace) -> DataSettings:
     """How the data are read, from the options of `add_data`."""
     from compression.data import DataSettings
@@ -69,6 +81,7 @@ def data_settings(options: argparse.Namespace) -> DataSettings:
         label_names=tuple(options.labels.split(",")) if options.labels else None,
         limit_rows=options.limit_rows,
         further_columns=tuple(options.head),
+        slice_columns=tuple(options.slice) if "slice" in options else (),
     )
 
 

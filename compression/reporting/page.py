@@ -51,6 +51,7 @@ def _head(story: Story) -> str:
     rows = [
         [
             _cell(f"{each.name}/{each.version}"),
+            _cell(quality.build),
             _number(f"{each.bytes / 1e6:.1f} MB"),
             _number(f"{quality.accuracy:.2%}"),
             _number(_interval(quality.accuracy_interval_95)),
@@ -61,7 +62,7 @@ def _head(story: Story) -> str:
         for each in story.manifests
         for quality in each.quality
     ]
-    columns = ["version", "size#", "accuracy#", "95 %#", "retained#", "labels changed#", "judged on"]
+    columns = ["version", "build", "size#", "accuracy#", "95 %#", "retained#", "labels changed#", "judged on"]
     return (
         f"<h1>{escape(record.recipe)} on {escape(record.data)}</h1>"
         '<p class="soft">A compression run of bertpress: what was published, and how it came about.</p>'

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from app.errors import RecipeError
-from compression import builds, classifier, early_exit
+from compression import builds, checkpoint, classifier, early_exit
 from compression.batches import Rows
 from compression.evaluation import Scores, batches
 from compression.exit_graph import to_branches
@@ -48,6 +48,7 @@ class ExitsStage(Stage):
         own = read_by(model, context)
         rows, validation = own.training_rows(self.unlabelled_rows), own.validation_rows()
         report = context.report(self.name)
+        checkpoint.describe(model, folder / "training")
         with _exits_alone_learn(model.model):
             train(
                 model.model,

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from app.errors import CompressionError, RecipeError
-from compression import classifier
+from compression import checkpoint, classifier
 from compression.architecture import layer_shapes
 from compression.batches import Rows
 from compression.classifier import Classifier
@@ -115,6 +115,7 @@ def finetune(backbone: str, settings: FinetuningSettings, context: Context, fold
         smoothed_labels(settings.label_smoothing, weights_of(model.heads, context.recipe.head_weights)),
     )
     work, tracking = folder / "training", context.tracking
+    checkpoint.describe(model, work)
     train(model.model, objective, rows, validation, settings, work, report, tracking=tracking)
     classifier.save(model, folder)
 
@@ -137,6 +138,7 @@ def distil(
         CompressionError: a teacher has other labels than the student.
     """
     lesson = lesson_of(student, teachers, distillation, training.precision, context, title)
+    checkpoint.describe(student, folder / "training")
     lesson.learn(student.model, training, folder / "training", context, title)
 
 

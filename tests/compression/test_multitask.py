@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -139,17 +140,24 @@ def test_both_heads_are_published_with_figures_of_their_own(published: Finished)
     assert [(quality.head, quality.split, quality.n) for quality in manifest.quality] == [
         ("label", "test", 160),
         ("rating", "test", 160),
-    ]
+    ] * len(manifest.builds)
     for quality in manifest.quality:
         assert quality.teacher_accuracy is not None
         assert quality.retention == pytest.approx(quality.accuracy / quality.teacher_accuracy)
-    label, rated = manifest.quality
+    label, rated = manifest.quality[:2]
     assert label.accuracy > 0.8
     # Four ratings are told apart far better than by chance, and better than the label alone would do it.
     assert rated.accuracy > 0.6
     shown = card(manifest)
     assert "Labels of rating: 1, 4, 7, 10." in shown
     assert f"test, rating | 160 | {rated.build} | {rated.accuracy:.2%}" in shown
+
+
+def test_the_label_is_judged_apart_for_every_rating(published: Finished) -> None:
+    (file,) = published.request.work.rglob("assessment-reviews.json")
+    told = {each["name"]: each for each in json.loads(file.read_text())["slices"]}
+    rated = [rating(*review) for review in made_up_reviews()[480:640]]
+    assert {name: told[f"rating {name}"]["n"] for name in RATING.labels} == Counter(rated)
 
 
 def test_the_figures_are_those_of_the_graph(published: Finished) -> None:

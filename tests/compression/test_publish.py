@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from app import artifact
 from app.engines import load_engine
 from app.tokenizer import Tokenizer
 from compression import classifier, model_card, publish
+from compression import quality as judging
 from compression.architecture import describe
+from compression.data import DataSettings
 from compression.evaluation import accuracy_interval
 from compression.publish import PROBE_TEXTS
-from tests.compression.finished import Finished
+from tests.compression.finished import Finished, cheap_baseline, moved, run
 
 MODELS = ("small", "whole")
 
@@ -83,23 +86,34 @@ def test_the_manifest_states_the_uneven_shapes(finished: Finished) -> None:
 
 
 def test_quality_is_judged_on_the_test_part(finished: Finished) -> None:
-    (quality,) = finished.manifest("small").quality
+    quality = finished.manifest("small").quality[0]
     assert (quality.dataset, quality.split, quality.n) == ("reviews", "test", 160)
     assert quality.build == "onnx-int8-reduced"
     assert quality.accuracy_interval_95 == pytest.approx(accuracy_interval(quality.accuracy, 160))
     assert quality.teacher_accuracy is not None
     assert quality.teacher_accuracy > 0.9
     assert quality.retention == pytest.approx(quality.accuracy / quality.teacher_accuracy)
-    (whole,) = finished.manifest("whole").quality
-    assert whole.accuracy == whole.teacher_accuracy
-    assert (whole.retention, whole.label_flip_rate) == (1.0, 0.0)
+    for whole in finished.manifest("whole").quality:
+        assert whole.accuracy == whole.teacher_accuracy
+        assert (whole.retention, whole.label_flip_rate) == (1.0, 0.0)
 
 
-def test_quality_is_what_the_build_answers(finished: Finished) -> None:
+def test_every_build_is_judged_with_an_interval_beside_the_teacher(finished: Finished) -> None:
+    manifest = finished.manifest("small")
+    assert [quality.build for quality in manifest.quality] == [build.name for build in manifest.builds]
+    for quality in manifest.quality:
+        assert quality.accuracy_interval_95 == pytest.approx(accuracy_interval(quality.accuracy, quality.n))
+        assert quality.teacher_accuracy == manifest.quality[0].teacher_accuracy
+        assert None not in (quality.label_flip_rate, quality.mcnemar_p, quality.f1, quality.calibration_error)
+        assert f"| {quality.build} | {quality.accuracy:.2%} |" in model_card.text(manifest)
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_quality_is_what_the_build_answers(number: int, finished: Finished) -> None:
     """The slow way: every text through the artifact alone."""
     folder, manifest = finished.folder("small"), finished.manifest("small")
     tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
-    build = manifest.builds[0]
+    build = manifest.builds[number]
     engine = load_engine(build.engine, folder / build.file, 1)
     test = finished.outcome.datasets[0].test
     assert test is not None
@@ -107,7 +121,7 @@ def test_quality_is_what_the_build_answers(finished: Finished) -> None:
     for text, label in zip(test.texts, test.labels or (), strict=True):
         input_ids = tokenizer.encode(text).input_ids[None, :]
         right += int(engine.logits(input_ids, np.ones_like(input_ids))[0].argmax() == label)
-    assert manifest.quality[0].accuracy == pytest.approx(right / 160, abs=0.01)
+    assert manifest.quality[number].accuracy == pytest.approx(right / 160, abs=0.01)
 
 
 def test_cost_stands_beside_the_baseline_with_its_machine(finished: Finished) -> None:
@@ -238,7 +252,7 @@ def test_runs_that_publish_at_once_take_different_numbers(finished: Finished, tm
 
 def test_the_first_build_is_calibrated_and_assessed(finished: Finished) -> None:
     manifest = finished.manifest("small")
-    (quality,) = manifest.quality
+    quality = manifest.quality[0]
     (stage,) = (finished.request.work / "stages").glob("small-[0-9a-f]*")
     found = json.loads((stage / "assessment-reviews.json").read_text())
     assert found["calibration"]["temperature"] == manifest.calibration_temperature != 1.0
@@ -249,3 +263,39 @@ def test_the_first_build_is_calibrated_and_assessed(finished: Finished) -> None:
     assert found["calibration"]["error"] == quality.calibration_error
     assert found["agreement"]["mcnemar"]["p_value"] == quality.mcnemar_p
     assert sum(map(sum, found["confusion"])) == quality.n
+
+
+def test_further_builds_are_judged_on_a_sample_and_ratings_apart(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same work folder and data with one column more, which nothing learns: nothing is trained again."""
+    monkeypatch.setattr(judging, "FURTHER_ROWS", 40)
+    source = shutil.copytree(finished.request.data[0], tmp_path / "reviews")
+    for path in (source / "train.jsonl", source / "test.jsonl"):
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        graded = [row | {"rating": 1 + 3 * (len(row["text"]) % 4)} for row in rows]
+        path.write_text("\n".join(map(json.dumps, graded)), encoding="utf-8")
+    asked = moved(
+        finished, tmp_path, data=(str(source),), data_settings=DataSettings(slice_columns=("rating",))
+    )
+    shutil.rmtree(asked.repository)  # so that it is published again
+    stages = asked.work / "stages"
+    trained = {path: path.stat().st_mtime_ns for path in stages.glob("distilled-*/stage.json")}
+    with cheap_baseline():
+        outcome = run(asked)
+    assert {path: path.stat().st_mtime_ns for path in stages.glob("distilled-*/stage.json")} == trained
+    manifest = next(each.manifest for each in outcome.published if each.manifest.name == "small")
+    assert [found.n for found in manifest.quality] == [160, 40, 40, 40]
+    (stage,) = stages.glob("small-[0-9a-f]*[0-9a-f]")
+    for build in manifest.builds:
+        first = build is manifest.builds[0]
+        file = "assessment-reviews.json" if first else f"build-{build.name}-reviews.json"
+        told = {each["name"]: each for each in json.loads((stage / file).read_text())["slices"]}
+        rated = [each["n"] for name, each in told.items() if name.startswith("rating ")]
+        assert {name for name in told if name.startswith("rating ")} <= {f"rating {n}" for n in (1, 4, 7, 10)}
+        assert sum(rated) == (160 if first else 40)
+    test = outcome.datasets[0].test
+    assert test is not None
+    whole = json.loads((stage / "assessment-reviews.json").read_text())
+    tens = sum(value == "10" for value in test.columns["rating"])
+    assert next(each["n"] for each in whole["slices"] if each["name"] == "rating 10") == tens

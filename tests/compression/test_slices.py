@@ -33,9 +33,9 @@ def test_words_of_negation(text: str, negated: bool) -> None:
 
 
 def test_values_stand_in_order() -> None:
-    found = by_value("rating", ["10", "2", "10", "none"])
+    found = by_value("rating", ["10", "2", "10", "none", ""])
     assert list(found) == ["rating 2", "rating 10", "rating none"]
-    assert found["rating 10"].tolist() == [True, False, True, False]
+    assert found["rating 10"].tolist() == [True, False, True, False, False]
 
 
 def test_only_slices_that_say_something() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,42 @@ def test_evaluate_judges_models_builds_and_versions(
     assert found["agreement"]["label_flip_rate"]["value"] == published.label_flip_rate
     assert main(["evaluate", "--model", teacher, *common]) == 0
     assert f"{published.teacher_accuracy:.2%}" in capsys.readouterr().out
+
+
+def test_evaluate_judges_the_build_that_is_named(
+    finished: Finished, common: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["evaluate", "--model", str(finished.folder("small")), *common]
+    published = {quality.build: quality for quality in finished.manifest("small").quality}
+    assert main([*asked, "--build", "torchscript-fp32", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["name"] == "small/1 (torchscript-fp32)"
+    assert found["accuracy"]["value"] == published["torchscript-fp32"].accuracy
+    assert main([*asked, "--build", "onnx-int4"]) == 1
+    told = capsys.readouterr().err
+    assert f"small/1 has no build 'onnx-int4'; it has {', '.join(published)}" in told
+
+
+def test_evaluate_tells_ratings_apart(
+    finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(finished.request.data[0])
+    rows = [json.loads(line) for line in (source / "test.jsonl").read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        row["rating"] = number % 3 + 8 if number else None
+    lines = "\n".join(map(json.dumps, rows))
+    shutil.copytree(source, tmp_path / "graded")
+    (tmp_path / "graded" / "test.jsonl").write_text(lines, encoding="utf-8")
+    asked = ["evaluate", "--model", str(finished.folder("small")), "--work", str(tmp_path / "work")]
+    asked += ["--data", str(tmp_path / "graded")]
+    assert main([*asked, "--slice", "rating", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    rated = {each["name"]: each["n"] for each in found["slices"] if each["name"].startswith("rating")}
+    assert rated == {"rating 8": 53, "rating 9": 53, "rating 10": 53}
+    assert main([*asked, "--slice", "rating"]) == 0
+    assert "rating 10" in capsys.readouterr().out
+    assert main([*asked, "--slice", "ratings"]) == 1
+    assert "no row has a value in the column 'ratings'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
