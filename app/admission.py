@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from app.errors import BusyError, ClosingError, DeadlineExceededError
+from app.forecast import LoopLag
 from app.job import Job
 
 
@@ -44,6 +45,7 @@ class Admission:
         self._max_requests, self._max_queue_texts = max_requests, max_queue_texts
         self._closed = False
         self.in_flight = 0
+        self.lag = LoopLag()
 
     @property
     def closed(self) -> bool:
@@ -95,7 +97,8 @@ class Admission:
                 "come back after Retry-After",
                 retry_after_seconds=self._scheduler.backlog_seconds(),
             )
-        late = now + self._scheduler.wait_seconds(job) + own - deadline
+        allowance = self.lag.allowance(deadline - now - own)
+        late = now + self._scheduler.wait_seconds(job) + own + allowance - deadline
         if late > 0:
             raise BusyError(
                 f"the answer would come {late * 1000:.0f} ms after timeout_ms because others are waiting; "

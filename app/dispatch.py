@@ -76,8 +76,10 @@ class Dispatcher:
             row.turn = turn(row.start, row.deadline, job.priority, now)
             job.variant.queue.lane(low=job.low).push(row)
 
-    def withdraw(self, job: Job) -> None:
+    def withdraw(self, job: Job, now: float) -> None:
         """Nobody waits for this job any more: its rows must not cost anything."""
+        if now >= job.rows[0].deadline:
+            self._learn_from_late(job, now)
         job.finished = True
         self._forget(job.rows)
 
@@ -137,7 +139,7 @@ class Dispatcher:
             if row.job.answer(row, row_logits, done.taken - row.job.submitted, seconds, len(done.rows))
         ]
         for job in jobs:
-            self.forecast.observe(job.predicted_seconds, job.queue_seconds)
+            self.forecast.observe(job.predicted_seconds, _seconds_for_others(job))
         return jobs
 
     def finish_failed(self, done: Pass, error: Exception) -> list[Job]:
@@ -213,9 +215,12 @@ class Dispatcher:
         return now + _HOPELESS_SHARE * needed > row.deadline
 
     def _expire(self, job: Job, now: float) -> list[Job]:
+        self._learn_from_late(job, now)
+        return self.fail([job], DeadlineExceededError("the request expired in the queue"))
+
+    def _learn_from_late(self, job: Job, now: float) -> None:
         # It took at least so long: a lower bound of what the forecast should have said.
         self.forecast.observe(job.predicted_seconds, now - job.submitted)
-        return self.fail([job], DeadlineExceededError("the request expired in the queue"))
 
     def _running_core_seconds(self, now: float) -> float:
         return sum(running.seconds_left(now) * running.session.threads for running in self._running)
@@ -229,6 +234,12 @@ class Dispatcher:
             if row.waiting:
                 row.job.variant.queue.lane(low=row.job.low).remove(row)
                 self._turns[row.job.low].leave(row.job.flow)
+
+
+def _seconds_for_others(job: Job) -> float:
+    """What an answered job waited for others: in the queue, and in a pass that it shared with them."""
+    shared = job.inference_seconds - max(row.cost_seconds for row in job.rows)
+    return job.queue_seconds + max(shared, 0.0)
 
 
 def _jobs_of(variants: Iterable[Variant]) -> set[Job]:

@@ -9,31 +9,69 @@ Source: Jacobson: Congestion Avoidance and Control (SIGCOMM 1988), the estimate 
 
 from __future__ import annotations
 
-# A twentieth of an error that is large beside the noise; next to nothing of one that is not.
+# A twentieth of an error: a few dozen jobs say how things stand.
 _LEARNING_RATE = 0.05
-_NOISE_SECONDS = 0.05
+# Waits far below this many seconds are noise, and nothing is learned from them.
+_NOISE_SECONDS = 0.02
 # An answer that comes late is worth nothing and has cost as much as one in time; a queue that is a little
-# shorter than it might be costs nothing. So the factor lies above the mean, by this many mean deviations.
-_DEVIATIONS = 4.0
+# shorter than it might be costs little. So the factor lies above the mean, by this many mean deviations.
+_DEVIATIONS = 3.0
 _SMALLEST, _LARGEST = 0.5, 4.0
+# Answers leave by the hundred a second: a tenth of a second of them tells how far the loop is behind now.
+_LAG_LEARNING_RATE = 0.02
+_LAG_DEVIATIONS = 2.0
+_LARGEST_ALLOWANCE = 0.5
 
 
 class Forecast:
-    """Actual over predicted seconds of the jobs that waited, its mean and its mean deviation."""
+    """Actual over predicted seconds of the jobs that waited: the ratio of their means, and its deviation.
+
+    Means of seconds, not of ratios: a job that waited ten milliseconds for one counts for little.
+    """
 
     def __init__(self) -> None:
-        self._mean, self._deviation = 1.0, 0.0
+        self._predicted = self._actual = self._deviation = 0.0
 
     @property
     def factor(self) -> float:
         """What a prediction is to be multiplied with to be kept nearly always."""
-        return min(max(self._mean + _DEVIATIONS * self._deviation, _SMALLEST), _LARGEST)
+        deviation = self._deviation / (self._predicted + _NOISE_SECONDS)
+        return min(max(self._mean + _DEVIATIONS * deviation, _SMALLEST), _LARGEST)
 
     def observe(self, predicted_seconds: float, actual_seconds: float) -> None:
         """Learn from a job that is over, answered or expired."""
         if predicted_seconds <= 0:
             return
-        ratio = min(actual_seconds / predicted_seconds, _LARGEST)
-        rate = _LEARNING_RATE * predicted_seconds / (predicted_seconds + _NOISE_SECONDS)
-        self._deviation += rate * (abs(ratio - self._mean) - self._deviation)
-        self._mean += rate * (ratio - self._mean)
+        actual = min(actual_seconds, _LARGEST * predicted_seconds)
+        error = abs(actual - self._mean * predicted_seconds)
+        self._predicted += _LEARNING_RATE * (predicted_seconds - self._predicted)
+        self._actual += _LEARNING_RATE * (actual - self._actual)
+        self._deviation += _LEARNING_RATE * (error - self._deviation)
+
+    @property
+    def _mean(self) -> float:
+        return (self._actual + _NOISE_SECONDS) / (self._predicted + _NOISE_SECONDS)
+
+
+class LoopLag:
+    """Seconds that the event loop is behind, its mean and its mean deviation.
+
+    A request that waits in a socket has not been seen yet, and an answer that is computed has not been sent:
+    a busy loop adds its lag to both ends, and no cost of a pass knows of it.
+    """
+
+    def __init__(self) -> None:
+        self._mean, self._deviation = 0.0, 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Learn from something that was to happen at once."""
+        self._deviation += _LAG_LEARNING_RATE * (abs(seconds - self._mean) - self._deviation)
+        self._mean += _LAG_LEARNING_RATE * (seconds - self._mean)
+
+    def allowance(self, seconds_left: float) -> float:
+        """What to leave of the time until a deadline for the ways in and out.
+
+        Never more than a share of it: who admits nothing would never learn that the loop has caught up.
+        """
+        both_ways = 2 * (self._mean + _LAG_DEVIATIONS * self._deviation)
+        return min(both_ways, _LARGEST_ALLOWANCE * max(seconds_left, 0.0))

@@ -297,21 +297,20 @@ class Registry:
         return variant
 
     async def _probe(self, variant: Variant) -> None:
-        """Every probe, as background work; what they take tells how this machine compares."""
+        """Every probe, as background work; what they take tells how this machine compares.
+
+        One after the other: side by side they would slow each other, and need the memory of two passes.
+        """
         numbers = range(len(variant.manifest.probes))
         calls: list[Callable[[], tuple[int, float]]] = [partial(variant.check_probe, n) for n in numbers]
         if not variant.session.cost.measured:
             calls.append(variant.longest_pass)
-        chores = [
-            asyncio.wrap_future(self._scheduler.run_in_background(call, variant.session.threads))
+        passes = [
+            await asyncio.wrap_future(self._scheduler.run_in_background(call, variant.session.threads))
             for call in calls
         ]
-        passes: list[tuple[int, float]] = []
-        for ended in await asyncio.gather(*chores, return_exceptions=True):
-            if isinstance(ended, BaseException):
-                raise ended
-            passes.append(ended)
         variant.session.cost.fit(passes)
+        await asyncio.wrap_future(self._scheduler.run_in_background(variant.trim))
 
     async def _take_down(self, key: VersionKey) -> None:
         before = resident_memory_bytes()

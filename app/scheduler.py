@@ -28,8 +28,8 @@ from app.variant import Variant
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-# A third of the weight of the event loop's thread, as Linux counts it.
-_NICENESS = 5
+# A tenth of the weight of the event loop's thread, as Linux counts it.
+_NICENESS = 10
 
 
 class Scheduler:
@@ -99,7 +99,7 @@ class Scheduler:
     def abandon(self, job: Job) -> None:
         """Nobody waits for this job any more: drop its rows before they cost anything."""
         with self._wake:
-            self._dispatcher.withdraw(job)
+            self._dispatcher.withdraw(job, self._clock())
             self._wake.notify()  # the row that waited for more cores than were free may be gone
 
     def run_in_background(self, call: Callable[[], T], cores: int = 1) -> Future[T]:

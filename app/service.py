@@ -21,6 +21,7 @@ from app.errors import (
     LimitExceededError,
     NotReadyError,
 )
+from app.forecast import LoopLag
 from app.in_flight import Flight, InFlight
 from app.job import Job, Priority
 from app.metrics import Metrics, VariantMetrics
@@ -225,7 +226,14 @@ class Service:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         request = work.request
-        job = Job(variant, encoded, work.deadline, _wake_up(loop, done), request.priority, request.client)
+        job = Job(
+            variant,
+            encoded,
+            work.deadline,
+            _wake_up(loop, done, self.admission.lag),
+            request.priority,
+            request.client,
+        )
         self.admission.check(job, work.deadline, now)
         self._scheduler.submit(job)
         try:
@@ -331,12 +339,15 @@ def _observe(metrics: VariantMetrics, predictions: Sequence[Prediction], timing:
         metrics.confidence.observe(prediction.score)
 
 
-def _wake_up(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None]) -> Callable[[Job], None]:
-    def resolve() -> None:
+def _wake_up(
+    loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], lag: LoopLag
+) -> Callable[[Job], None]:
+    def resolve(answered: float) -> None:
+        lag.observe(time.monotonic() - answered)
         if not done.done():
             done.set_result(None)
 
     def on_done(_: Job) -> None:
-        loop.call_soon_threadsafe(resolve)
+        loop.call_soon_threadsafe(resolve, time.monotonic())
 
     return on_done

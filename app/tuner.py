@@ -68,6 +68,7 @@ class Tuner:
         if self._lone_session:
             await self._add_lone_session(variant)
         await self._try_other_builds(variant)
+        await self._when_idle(variant.trim)
         await self._when_idle(return_free_memory)
 
     async def _tune_quietly(self, variant: Variant) -> None:

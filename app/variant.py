@@ -14,6 +14,7 @@ from app.artifact import Build, Manifest
 from app.batcher import BatchLimits
 from app.builds import Choice
 from app.cost import CostModel, Point, shape_of
+from app.engines import KeepsMemory
 from app.errors import ProbeError
 from app.job import Logits, Row
 from app.leases import Leases
@@ -144,6 +145,12 @@ class Variant:
                 "publish a build for this CPU or name another in BERTPRESS_BUILD"
             )
         return len(ids), seconds
+
+    def trim(self) -> None:
+        """Give back what was kept for passes as large as the largest so far."""
+        for session in (self.session, self.lone_session):
+            if session is not None and isinstance(session.engine, KeepsMemory):
+                session.engine.trim()
 
     def close(self) -> None:
         """Give the engines' memory back."""

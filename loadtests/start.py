@@ -24,7 +24,7 @@ from loadtests.process import answers_200, running, unused_port, wait_until
 from loadtests.server import command, environment
 
 _TEXT = "A quiet, beautifully acted film that stays with you for days."
-_SETTLED_SECONDS = 1.0
+_SETTLED_SECONDS = 6.0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,21 @@
 """One runtime per file behind one protocol."""
 
-from app.engines.base import Device, Engine, accelerators, available_engines, load_engine, runtime_version
+from app.engines.base import (
+    Device,
+    Engine,
+    KeepsMemory,
+    accelerators,
+    available_engines,
+    load_engine,
+    runtime_version,
+)
 
-__all__ = ["Device", "Engine", "accelerators", "available_engines", "load_engine", "runtime_version"]
+__all__ = [
+    "Device",
+    "Engine",
+    "KeepsMemory",
+    "accelerators",
+    "available_engines",
+    "load_engine",
+    "runtime_version",
+]

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +55,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give the runtime's memory back; the engine is not used again."""
+        ...
+
+
+@runtime_checkable
+class KeepsMemory(Protocol):
+    """An engine that keeps the memory of its largest passes for the next ones, until it is trimmed."""
+
+    def trim(self) -> None:
+        """Give back what no pass uses now."""
         ...
 
 

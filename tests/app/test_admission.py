@@ -75,6 +75,16 @@ def test_in_time_is_admitted() -> None:
     check(admission(backlog=3.0), 1.0, deadline=104.0)
 
 
+def test_a_late_event_loop_takes_its_share_of_the_time() -> None:
+    gate = admission(backlog=3.0)
+    check(gate, 0.9, deadline=104.0)
+    for _ in range(1000):
+        gate.lag.observe(0.1)
+    with pytest.raises(BusyError):
+        check(gate, 0.9, deadline=104.0)
+    check(gate, 0.9, deadline=104.2)
+
+
 def test_what_would_be_late_anyway_is_not_busy() -> None:
     with pytest.raises(DeadlineExceededError):
         check(admission(backlog=3.0), 5.0, deadline=104.0)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from app.cost import CostModel
 from app.dispatch import Dispatcher
 from app.errors import BusyError, ClosingError, DeadlineExceededError, EngineError
 from app.job import Job, Priority
@@ -256,6 +257,32 @@ def test_what_cannot_be_in_time_any_more_costs_nothing() -> None:
     assert dispatcher.drop_late(9.4) == []
     assert dispatcher.drop_late(9.6) == [job]
     assert dispatcher.waiting_rows == 0
+
+
+def test_giving_up_at_the_deadline_is_learned_and_leaving_early_is_not() -> None:
+    dispatcher, variant = one_variant()
+    for waited, expected in ((0.9, 1.0), (1.0, 2.0)):
+        for _ in range(200):
+            job = make_job(variant, 10, deadline=1.0)
+            job.predicted_seconds = 0.5
+            dispatcher.push(job, 0.0)
+            dispatcher.withdraw(job, waited)
+        assert dispatcher.forecast.factor == pytest.approx(expected, abs=0.1)
+    assert dispatcher.waiting_rows == 0
+
+
+def test_the_time_in_a_pass_shared_with_others_is_waiting_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CostModel, "observe", lambda *_: None)
+    dispatcher, variant = one_variant()
+    for _ in range(200):
+        job = make_job(variant, 10)
+        job.predicted_seconds = 0.2
+        dispatcher.push(job, 0.0)
+        taken = dispatcher.take(0.2)
+        assert taken is not None
+        dispatcher.finish(taken, np.zeros((1, 2), dtype=np.float32), 0.2 + ROW_SECONDS)
+    # 0.2 s in the queue and 0.2 s more than its own cost in the pass
+    assert dispatcher.forecast.factor == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_job_is_failed_once() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from app.engines import accelerators, available_engines, base, load_engine, runtime_version
+from app.engines import KeepsMemory, accelerators, available_engines, base, load_engine, runtime_version
 from app.errors import EngineError
+from app.hardware import resident_memory_bytes, trim_memory
 from tests.app.tiny import write_graph
 
 
@@ -55,6 +56,20 @@ def test_passes_at_once_answer_as_one_alone(tmp_path: Path, engine: str) -> None
         found = list(pool.map(lambda batch: loaded.logits(batch, np.ones_like(batch)), batches * 5))
     for one, other in zip(found, expected * 5, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-2)
+
+
+def test_trimming_gives_back_what_a_large_pass_has_taken(tmp_path: Path) -> None:
+    write_graph(tmp_path / "model.onnx", seed=3, layers=3)
+    loaded = load_engine("onnx", tmp_path / "model.onnx", threads=1)
+    small, large = np.ones((1, 8), dtype=np.int64), np.ones((512, 512), dtype=np.int64)
+    expected = loaded.logits(small, small)
+    loaded.logits(large, large)
+    before = resident_memory_bytes()
+    assert isinstance(loaded, KeepsMemory)
+    loaded.trim()
+    trim_memory()
+    assert resident_memory_bytes() < before - 16 * 2**20
+    np.testing.assert_array_equal(loaded.logits(small, small), expected)
 
 
 def test_openvino_has_a_stream_for_each_pass(tmp_path: Path) -> None:
