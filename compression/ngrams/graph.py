@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from compression.export import INPUT_NAMES, OUTPUT_NAME
 from compression.ngrams.hashing import FIRST, PAIR, SECOND, THIRD
-from compression.ngrams.student import TABLES, NgramForSequenceClassification
+from compression.ngrams.student import TABLES, NgramForSequenceClassification, shares
 
 # Of the oldest onnxruntime that serves.
 _IR_VERSION = 8
@@ -66,8 +66,11 @@ def write(model: NgramForSequenceClassification, path: Path, opset: int = 17) ->
         )
     pairs = graph.node("Add", [scored[0], scored[1]], "score_to_bigrams")
     triples = graph.node("Add", [pairs, scored[2]], "score_to_trigrams")
+    scaled = graph.node(
+        "Mul", [triples, _share_of_one(graph, mask, model.shape.max_tokens)], "score_by_length"
+    )
     score = graph.node(
-        "Add", [triples, graph.constant("bias", model.bias.detach().numpy(), np.float32)], "score"
+        "Add", [scaled, graph.constant("bias", model.bias.detach().numpy(), np.float32)], "score"
     )
     _logits(graph, score, model.bias.numel())
     onnx.save(_model(graph, len(model.config.id2label or {}), opset), str(path))
@@ -93,6 +96,14 @@ def _summed(graph: _Graph, name: str, table: npt.NDArray[np.int8], rows: str, ma
     masked = graph.node("Mul", [whole, column], f"{name}_masked")
     total = graph.node("ReduceSum", [masked, graph.constant("axis_1", [1])], f"{name}_total", keepdims=0)
     return graph.node("Cast", [total], f"{name}_float", to=TensorProto.FLOAT)
+
+
+def _share_of_one(graph: _Graph, mask: str, max_tokens: int) -> str:
+    """What one n-gram counts in each text, by its length. Shape: (B, 1)."""
+    length = graph.node("ReduceSum", [mask, graph.constant("axis_1", [1])], "length", keepdims=1)
+    known = graph.node("Min", [length, graph.constant("longest", max_tokens)], "length_known")
+    table = graph.constant("shares", shares(max_tokens), np.float32)
+    return graph.node("Gather", [table, known], "share_of_one")
 
 
 def _logits(graph: _Graph, score: str, columns: int) -> None:

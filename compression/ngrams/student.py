@@ -1,6 +1,8 @@
 """The n-gram student in PyTorch: the reference that its graph is held to.
 
-The score of a text is the sum of the rows of all its uni-, bi- and trigrams, counted as often as they stand.
+The score of a text is the sum of the rows of all its uni-, bi- and trigrams, counted as often as they stand,
+over the square root of how many tokens it has: a phrase of three words must be answered by three weights and
+a review by hundreds, and weights large enough for the one would drown the other.
 Rows are int8 and summed as integers; each of the three tables has one scale. So an answer depends neither on
 the order of the sum nor on the batch, and the graph gives it to the last bit.
 """
@@ -10,6 +12,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from transformers import BertConfig, PretrainedConfig, PreTrainedModel
@@ -41,6 +45,15 @@ def is_ngrams(config: PretrainedConfig) -> bool:
 def columns_of(classes: int) -> int:
     """Two classes need one score, positive for the second; more need one each."""
     return 1 if classes == 2 else classes
+
+
+def shares(max_tokens: int) -> npt.NDArray[np.float32]:
+    """What one n-gram counts in a text of 0, 1, ... tokens: 1 over the root of their number.
+
+    A table, because a runtime's own square root is right to the last bit on some CPUs only.
+    Shape: (max_tokens + 1,).
+    """
+    return (1 / np.sqrt(np.maximum(np.arange(max_tokens + 1), 1))).astype(np.float32)
 
 
 def make_config(source: PretrainedConfig, labels: tuple[str, ...], shape: NgramShape) -> BertConfig:
@@ -95,7 +108,9 @@ class NgramForSequenceClassification(PreTrainedModel):
             self._summed("trigrams", triples, mask[:, 2:]),
         ]
         scored = [total * scale for total, scale in zip(sums, self.scales, strict=True)]
-        logits = scored[0] + scored[1] + scored[2] + self.bias
+        share = torch.from_numpy(shares(self.shape.max_tokens)).to(self.bias.device)
+        of_one = share[mask.sum(1).clamp_max(self.shape.max_tokens), None]
+        logits = (scored[0] + scored[1] + scored[2]) * of_one + self.bias
         if logits.shape[-1] == 1:
             logits = torch.cat([-0.5 * logits, 0.5 * logits], dim=-1)
         return SequenceClassifierOutput(logits=logits)

@@ -67,7 +67,9 @@ class NgramsStage(Stage):
         taught = self._taught(source, inputs, context, len(rows))
         report = context.report(self.name)
         features = fitting.counts(rows, shape, int(config.vocab_size))
-        fitted = fitting.fit(features, rows.labels, taught, self.distillation, self.fitting, report)
+        fitted = fitting.fit(
+            features, rows.lengths, rows.labels, taught, self.distillation, self.fitting, report
+        )
         fitting.fill(model, fitted, np.asarray(features.sum(0), dtype=np.float32).ravel())
         told = _accuracies(model, fitted, own)
         (folder / _REPORT_FILE).write_text(json.dumps(told, indent=2), encoding="utf-8")
@@ -107,7 +109,8 @@ def _accuracies(
     found = {}
     for part in context.all_corpora:
         rows = Rows(part.validation)
-        before = fitting.logits(fitting.counts(rows, model.shape, int(model.config.vocab_size)), fitted)
+        features = fitting.counts(rows, model.shape, int(model.config.vocab_size))
+        before = fitting.logits(features, rows.lengths, fitted)
         after = logits_of(model, rows, range(len(rows)))
         found[part.name] = {
             name: round(accuracy(logits, rows.labels), 5)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,8 @@ def slow_logits(model: NgramForSequenceClassification, ids: list[int]) -> list[f
                 pair = (first * FIRST + second * SECOND) % SHAPE.trigram_buckets
                 totals[2] += trigrams[(pair * PAIR + token * THIRD) % SHAPE.trigram_buckets][column]
         scale = model.scales.tolist()
-        scores.append(sum(t * s for t, s in zip(totals, scale, strict=True)) + float(model.bias[column]))
+        total = sum(t * s for t, s in zip(totals, scale, strict=True))
+        scores.append(total / math.sqrt(len(ids)) + float(model.bias[column]))
     return [-0.5 * scores[0], 0.5 * scores[0]] if len(scores) == 1 else scores
 
 
@@ -81,6 +83,16 @@ def test_company_and_padding_change_nothing(tmp_path: Path) -> None:
         length = int(batch.attention_mask[row].sum())
         alone = answers(tmp_path / "model.onnx", single(batch.input_ids[row, :length].tolist()))
         assert np.array_equal(alone[0], together[row])
+
+
+def test_every_length_has_its_share_to_the_bit(tmp_path: Path) -> None:
+    shape = type(SHAPE)(61, 89, max_tokens=590)
+    model = tiny_ngrams(shape=shape)
+    graph.write(model, tmp_path / "model.onnx")
+    input_ids = torch.randint(0, 160, (600, 600), generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(600)[None, :] <= torch.arange(600)[:, None]).long()
+    batch = Batch(input_ids, mask, torch.zeros(600), torch.arange(600))
+    assert np.array_equal(answers(tmp_path / "model.onnx", batch), logits(model, batch).numpy())
 
 
 def test_large_ids_and_tables_do_not_overflow(tmp_path: Path) -> None:
