@@ -53,6 +53,8 @@ class Point:
     offered_rate: float
     goodput: float
     share: float
+    share_of_full: float
+    """Of the goodput of the run at the capacity, in the same round."""
     refused_share: float
     p99_ms: float | None
     client_cpu_share: float
@@ -148,6 +150,10 @@ def _point(multiple: float, rounds: Sequence[Round]) -> Point:
         offered_rate=median(run.offered_rate or 0.0 for run, _ in runs),
         goodput=median(run.goodput for run, _ in runs),
         share=median(run.goodput / capacity for run, capacity in runs),
+        share_of_full=median(
+            one.runs[multiple].goodput / one.runs[1.0].goodput if one.runs[1.0].goodput else 0.0
+            for one in rounds
+        ),
         refused_share=median(run.errors.get("429", 0) / max(run.requests, 1) for run, _ in runs),
         p99_ms=median(p99) if p99 else None,
         client_cpu_share=max(run.client_cpu_share for run, _ in runs),
@@ -156,8 +162,8 @@ def _point(multiple: float, rounds: Sequence[Round]) -> Point:
 
 def table(curves: Mapping[str, Sequence[Point]]) -> str:
     """The curves as Markdown."""
-    header = ["texts", "offered, of capacity", "offered", "goodput", "of capacity", "refused (429)"]
-    header += ["p99 of answers", "load generator's CPU"]
+    header = ["texts", "offered, of capacity", "offered", "goodput", "of capacity", "of goodput at 1x"]
+    header += ["refused (429)", "p99 of answers", "load generator's CPU"]
     rows = [
         [
             f"{length}, {DEADLINE_MS[length]} ms",
@@ -165,6 +171,7 @@ def table(curves: Mapping[str, Sequence[Point]]) -> str:
             f"{point.offered_rate:.0f}/s",
             f"{point.goodput:.0f}/s",
             f"{point.share:.0%}",
+            f"{point.share_of_full:.0%}",
             f"{point.refused_share:.0%}",
             "-" if point.p99_ms is None else f"{point.p99_ms:.0f} ms",
             f"{point.client_cpu_share:.1%} of the machine",

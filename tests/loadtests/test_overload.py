@@ -28,18 +28,20 @@ def summary(answered: int, refused: int) -> Summary:
 
 def rounds() -> list[Round]:
     return [
-        Round(100.0, {2.0: summary(90, 110), 0.5: summary(50, 0)}),
-        Round(120.0, {2.0: summary(96, 144), 0.5: summary(60, 0)}),
-        Round(200.0, {2.0: summary(100, 300), 0.5: summary(100, 0)}),
+        Round(100.0, {2.0: summary(90, 110), 1.0: summary(95, 5), 0.5: summary(50, 0)}),
+        Round(120.0, {2.0: summary(96, 144), 1.0: summary(108, 12), 0.5: summary(60, 0)}),
+        Round(200.0, {2.0: summary(100, 300), 1.0: summary(160, 40), 0.5: summary(100, 0)}),
     ]
 
 
 def test_a_share_is_of_the_capacity_of_its_own_round() -> None:
-    low, high = condense(rounds())
+    low, full, high = condense(rounds())
 
-    assert (low.multiple, high.multiple) == (0.5, 2.0)
+    assert (low.multiple, full.multiple, high.multiple) == (0.5, 1.0, 2.0)
     assert low.share == pytest.approx(0.5)
     assert high.share == pytest.approx(0.8), "the median of 90, 80 and 50 %"
+    assert full.share_of_full == pytest.approx(1.0)
+    assert high.share_of_full == pytest.approx(96 / 108), "the median of 95, 89 and 63 %"
     assert high.goodput == pytest.approx(96)
     assert high.refused_share == pytest.approx(0.6)
     assert high.p99_ms == pytest.approx(10)
@@ -49,7 +51,7 @@ def test_a_share_is_of_the_capacity_of_its_own_round() -> None:
 def test_the_table_names_length_and_load() -> None:
     text = table({"short": condense(rounds())})
 
-    assert "| short, 100 ms | 2x | 240/s | 96/s | 80% | 60% | 10 ms | 5.0% of the machine |" in text
+    assert "| short, 100 ms | 2x | 240/s | 96/s | 80% | 89% | 60% | 10 ms | 5.0% of the machine |" in text
 
 
 def test_the_curve_is_drawn(tmp_path: Path) -> None:
@@ -67,7 +69,7 @@ def test_without_matplotlib_there_is_no_curve(tmp_path: Path, monkeypatch: pytes
 
 def test_a_real_service_is_overloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BERTPRESS_DATA", raising=False)
-    monkeypatch.setattr(overload, "MULTIPLES", (0.5, 2.0))
+    monkeypatch.setattr(overload, "MULTIPLES", (0.5, 1.0, 2.0))
     publish(tmp_path / "models", "tiny")
     arguments = ["--models", str(tmp_path / "models"), "--name", "tiny", "--seconds", "0.3", "--rounds", "1"]
 
@@ -76,7 +78,7 @@ def test_a_real_service_is_overloaded(tmp_path: Path, monkeypatch: pytest.Monkey
     curves = json.loads((tmp_path / "curve.json").read_text())
     assert list(curves) == ["short", "long"]
     for curve in curves.values():
-        assert [point["multiple"] for point in curve] == [0.5, 2.0]
+        assert [point["multiple"] for point in curve] == [0.5, 1.0, 2.0]
         assert all(point["goodput"] > 0 for point in curve)
 
 
