@@ -1,15 +1,19 @@
 """Early exit: an answer that a lower layer is sure of is given there, and the layers above are left out.
 
 Classifiers stand after chosen layers. The encoder stays as it is; they learn to answer as it does in the end.
-A text leaves at the first of them that is as confident as the threshold asks, which is fitted so that a
-stated share of the labels stays what the whole model gives.
+A text leaves at the first of them that is as confident as the threshold asks, or at which so many in a row
+have given the same label. Either is fitted so that a stated share of the labels stays what the whole model
+gives.
 Sources: Xin et al. 2020, DeeBERT: Dynamic Early Exiting, section 3 (exits on a frozen encoder); Liu et al.
-2020, FastBERT, section 3.3 (self-distillation: the exits learn the model's own last answer).
+2020, FastBERT, section 3.3 (self-distillation: the exits learn the model's own last answer); Zhou et al.
+2020, BERT Loses Patience (PABEE), section 3 (leaving by patience).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -26,6 +30,26 @@ from compression.pruning.tokens import schedule_of
 EXITS_KEY = "bertpress_exits"
 # No probability is as high: nobody leaves early.
 NEVER = 2.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When a text leaves: as soon as an exit is this confident, or after `patience` exits in a row that gave
+    the label of the one before them.
+    """
+
+    confidence: float = NEVER
+    patience: int | None = None
+
+    def leaving(self, answers: Sequence[torch.Tensor]) -> list[torch.Tensor | None]:
+        """For each exit which rows leave there if they are still in, (B, 1); None where nobody ever does.
+
+        Shapes: (B, C) each.
+        """
+        if self.patience is None:
+            return [is_confident(each, self.confidence) for each in answers]
+        unchanged = unchanged_for(answers)
+        return [None if at < self.patience else unchanged[at] >= self.patience for at in range(len(answers))]
 
 
 class ExitHead(nn.Module):
@@ -66,18 +90,32 @@ class Exits(nn.Module):
         """In evaluation the answer is that of the first exit that is confident, else the model's own."""
         self.final = output.logits
         if not model.training:
-            output.logits = first_confident(self.answers, self.final, confidence_of(cast(Any, model)))
+            output.logits = first_left(self.answers, self.final, rule_of(cast(Any, model)))
 
 
-def first_confident(answers: Sequence[torch.Tensor], final: torch.Tensor, confidence: float) -> torch.Tensor:
-    """For each row the logits of the first exit whose highest probability reaches `confidence`.
+def first_left(answers: Sequence[torch.Tensor], final: torch.Tensor, rule: Rule) -> torch.Tensor:
+    """For each row the logits of the first exit at which it leaves, else the final ones.
 
     Shapes: (B, C) each.
     """
     chosen = final
-    for logits in reversed(answers):
-        chosen = torch.where(is_confident(logits, confidence), logits.to(chosen), chosen)
+    for logits, leaving in reversed(list(zip(answers, rule.leaving(answers), strict=True))):
+        if leaving is not None:
+            chosen = torch.where(leaving, logits.to(chosen), chosen)
     return chosen
+
+
+def unchanged_for(answers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """At each exit, how many in a row up to it gave the label of the one before them.
+
+    Shapes: (B, C) each to (B, 1) each.
+    Source: Zhou et al. 2020, BERT Loses Patience, section 3 (the patience counter, for classification).
+    """
+    labels = [each.argmax(-1, keepdim=True) for each in answers]
+    counts = [torch.zeros_like(labels[0])]
+    for before, now in pairwise(labels):
+        counts.append(torch.where(now == before, counts[-1] + 1, torch.zeros_like(now)))
+    return counts
 
 
 def is_confident(logits: torch.Tensor, confidence: float) -> torch.Tensor:
@@ -122,14 +160,21 @@ def exits_of(model: PreTrainedModel) -> Exits | None:
     return cast(Exits, model.exits) if getattr(model.config, EXITS_KEY, None) else None
 
 
-def confidence_of(model: PreTrainedModel) -> float:
-    """How confident an exit must be."""
-    return float(getattr(model.config, EXITS_KEY)["confidence"])
-
-
 def set_confidence(model: PreTrainedModel, confidence: float) -> None:
     """Let exits this confident answer."""
-    setattr(model.config, EXITS_KEY, {**getattr(model.config, EXITS_KEY), "confidence": confidence})
+    set_rule(model, Rule(confidence))
+
+
+def rule_of(model: PreTrainedModel) -> Rule:
+    """When a text leaves."""
+    described = getattr(model.config, EXITS_KEY)
+    return Rule(float(described["confidence"]), described.get("patience"))
+
+
+def set_rule(model: PreTrainedModel, rule: Rule) -> None:
+    """Let texts leave by this rule, from now on and wherever the model is saved."""
+    described = {"confidence": rule.confidence, "patience": rule.patience}
+    setattr(model.config, EXITS_KEY, {**getattr(model.config, EXITS_KEY), **described})
 
 
 def self_distillation(model: nn.Module, batch: Batch) -> torch.Tensor:
@@ -137,11 +182,39 @@ def self_distillation(model: nn.Module, batch: Batch) -> torch.Tensor:
 
     Source: Liu et al. 2020, FastBERT, equation 7.
     """
+    return _answered(model, batch).mean(0)
+
+
+def deeper_counts_more(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """The same losses, each weighed by the number of its layer. Shape: (B,).
+
+    Source: Zhou et al. 2020, BERT Loses Patience, section 3 (training: the weighted average of all losses).
+    """
+    losses = _answered(model, batch)
+    layers = torch.tensor(cast(Exits, model.get_submodule("exits")).layers).to(losses)
+    return (layers[:, None] * losses).sum(0) / layers.sum()
+
+
+def _answered(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """Cross-entropy of every exit with the model's own last answer. Shape: (exits, B)."""
     model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
     exits = cast(Exits, model.get_submodule("exits"))
     target = exits.final.detach().float().softmax(-1)
     losses = [-(target * functional.log_softmax(each.float(), -1)).sum(-1) for each in exits.answers]
-    return torch.stack(losses).mean(0)
+    return torch.stack(losses)
+
+
+def fit_patience(answers: Sequence[torch.Tensor], final: torch.Tensor, agreement: float) -> Rule:
+    """The least patience at which at least the share `agreement` of labels is the whole model's.
+
+    Where there is none, the rule by which nobody leaves. Shapes: (N, C) each.
+    """
+    labels = final.argmax(-1)
+    for patience in range(1, len(answers)):
+        rule = Rule(patience=patience)
+        if float((first_left(answers, final, rule).argmax(-1) == labels).double().mean()) >= agreement:
+            return rule
+    return Rule()
 
 
 def fit_confidence(answers: Sequence[torch.Tensor], final: torch.Tensor, agreement: float) -> float:
@@ -155,20 +228,20 @@ def fit_confidence(answers: Sequence[torch.Tensor], final: torch.Tensor, agreeme
         levels = levels[torch.linspace(0, len(levels) - 1, 500).long()]
     best = NEVER
     for level in levels.flip(0).tolist():
-        chosen = first_confident(answers, final, level).argmax(-1)
+        chosen = first_left(answers, final, Rule(level)).argmax(-1)
         if float((chosen == labels).double().mean()) < agreement:
             break
         best = level
     return best
 
 
-def shares(answers: Sequence[torch.Tensor], confidence: float) -> list[float]:
+def shares(answers: Sequence[torch.Tensor], rule: Rule) -> list[float]:
     """Which share of rows leaves at each exit."""
     here, found = torch.ones(len(answers[0]), dtype=torch.bool), []
-    for each in answers:
-        leaving = is_confident(each, confidence)[:, 0] & here
-        found.append(float(leaving.float().mean()))
-        here = here & ~leaving
+    for leaving in rule.leaving(answers):
+        here_now = torch.zeros_like(here) if leaving is None else leaving[:, 0] & here
+        found.append(float(here_now.float().mean()))
+        here = here & ~here_now
     return found
 
 

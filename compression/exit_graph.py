@@ -16,18 +16,18 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from app.errors import CompressionError
-from compression.early_exit import ExitHead, confidence_of, exits_of, is_confident
+from compression.early_exit import ExitHead, exits_of, first_left, rule_of
 from compression.graph import InferenceGraph, padding_scores, reshaped
 
 
 class EarlyExitGraph(InferenceGraph):
-    """(ids, mask) -> logits of the first exit that is confident, or of the whole model."""
+    """(ids, mask) -> logits of the first exit at which a text leaves, or of the whole model."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         exits = exits_of(model)
         assert exits is not None  # noqa: S101 - only a model with exits gets here
-        self.confidence, self.after = confidence_of(model), exits.layers
+        self.rule, self.after = rule_of(model), exits.layers
         self.exits = nn.ModuleList(exits.heads)
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -40,10 +40,7 @@ class EarlyExitGraph(InferenceGraph):
             hidden = layer(hidden, hidden, padding)
             if number in self.after:
                 answers.append(_first(self.exits[len(answers)], hidden))
-        chosen: torch.Tensor = self.head(last(hidden[:, :1], hidden, padding))
-        for logits in reversed(answers):
-            chosen = torch.where(is_confident(logits, self.confidence), logits, chosen)
-        return chosen
+        return first_left(answers, self.head(last(hidden[:, :1], hidden, padding)), self.rule)
 
 
 def _first(head: nn.Module, hidden: torch.Tensor) -> torch.Tensor:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, cast
 
 import onnx
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -30,19 +30,28 @@ REPORT_FILE = "exits.json"
 class ExitsStage(Stage):
     """Puts classifiers after lower layers (`after`, counted from 1), at which easy texts leave.
 
-    They learn the model's own last answer; the model stays as it is. `agreement` is the share of validation
-    texts that must keep their label; the threshold is the lowest that does. The stage's folder has an
-    exits.json that says which share of texts leaves where.
+    They learn the model's own last answer; the model stays as it is. By the `rule` "confidence" a text leaves
+    at an exit that is sure, by "patience" after so many exits in a row that did not change the label, which
+    takes two exits at least. `agreement` is the share of validation texts that must keep their label; the
+    threshold or the patience is the lowest that does. The stage's folder has an exits.json that says which
+    share of texts leaves where.
     """
 
     kind: Literal["exits"]
     after: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(min_length=1)]
+    rule: Literal["confidence", "patience"] = "confidence"
     agreement: float = Field(default=0.995, gt=0, le=1)
     unlabelled_rows: int = Field(default=0, ge=-1)
     training: TrainingSettings = TrainingSettings(epochs=1, learning_rate=5e-4)
 
+    @model_validator(mode="after")
+    def _patience_takes_two(self) -> ExitsStage:
+        if self.rule == "patience" and len(self.after) < 2:
+            raise ValueError(f"stage {self.name!r}: patience counts exits that agree; name two in 'after'")
+        return self
+
     def run(self, inputs: Sequence[Input], context: Context, folder: Path) -> None:
-        """Train the exits and fit the threshold."""
+        """Train the exits and fit when texts leave."""
         model = classifier.load(str(inputs[0].folder))
         early_exit.attach(model.model, self.after)
         own = read_by(model, context)
@@ -52,7 +61,7 @@ class ExitsStage(Stage):
         with _exits_alone_learn(model.model):
             train(
                 model.model,
-                early_exit.self_distillation,
+                early_exit.deeper_counts_more if self.rule == "patience" else early_exit.self_distillation,
                 rows,
                 validation,
                 self.training,
@@ -63,12 +72,17 @@ class ExitsStage(Stage):
             )
         nn.Module.to(model.model, "cpu")
         answers, final = _answers(model.model, validation, range(len(validation)))
-        confidence = early_exit.fit_confidence(answers, final, self.agreement)
-        early_exit.set_confidence(model.model, confidence)
-        leaving = early_exit.shares(answers, confidence)
-        told = {"after": list(self.after), "confidence": confidence, "share_leaving": leaving}
+        rule = self._fitted(answers, final)
+        early_exit.set_rule(model.model, rule)
+        leaving = early_exit.shares(answers, rule)
+        told = {"after": list(self.after), **asdict(rule), "share_leaving": leaving}
         (folder / REPORT_FILE).write_text(json.dumps(told, indent=2), encoding="utf-8")
         classifier.save(model, folder)
+
+    def _fitted(self, answers: Sequence[torch.Tensor], final: torch.Tensor) -> early_exit.Rule:
+        if self.rule == "patience":
+            return early_exit.fit_patience(answers, final, self.agreement)
+        return early_exit.Rule(early_exit.fit_confidence(answers, final, self.agreement))
 
 
 class BranchStage(Stage):

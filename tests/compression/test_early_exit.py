@@ -14,7 +14,18 @@ from compression.architecture import encoder_layers, family_of
 from compression.batches import Batch
 from compression.bottleneck import student_of
 from compression.classifier import Classifier, load, save
-from compression.early_exit import NEVER, Exits, attach, fit_confidence, set_confidence, shares
+from compression.early_exit import (
+    NEVER,
+    Exits,
+    Rule,
+    attach,
+    fit_confidence,
+    fit_patience,
+    rule_of,
+    set_confidence,
+    set_rule,
+    shares,
+)
 from compression.exit_graph import to_branches
 from compression.pruning import tokens
 from tests.compression.exported import answers
@@ -164,10 +175,88 @@ def test_the_lowest_threshold_that_keeps_the_labels() -> None:
     confidences = early.softmax(-1).amax(-1)
     assert fit_confidence([early], final, 1.0) == pytest.approx(float(confidences[2]))
     assert fit_confidence([early], final, 0.9) == pytest.approx(float(confidences[1]))
-    assert shares([early], float(confidences[2]) - 1e-6) == pytest.approx([0.8])
+    assert shares([early], Rule(float(confidences[2]) - 1e-6)) == pytest.approx([0.8])
     assert fit_confidence([early.flip(1)], final, 1.0) == NEVER
     later = torch.stack([torch.full((10,), 9.0), torch.zeros(10)], dim=1)
-    assert shares([early, later], 0.9) == pytest.approx([0.6, 0.4])
+    assert shares([early, later], Rule(0.9)) == pytest.approx([0.6, 0.4])
+
+
+def slow_patience(labels: list[int], final: int, patience: int) -> int:
+    """The obvious way, one text: read the exits' labels one after the other; returns where it leaves."""
+    counter = 0
+    for number, label in enumerate(labels):
+        if number > 0 and label == labels[number - 1]:
+            counter += 1
+        else:
+            counter = 0
+        if counter == patience:
+            return number
+    return final
+
+
+def test_a_row_leaves_when_patience_is_over() -> None:
+    generator = torch.Generator().manual_seed(0)
+    answers_of = [torch.randn(64, 3, generator=generator) for _ in range(5)]
+    final, left = torch.randn(64, 3, generator=generator), set()
+    for patience in (1, 2, 3):
+        rule = Rule(patience=patience)
+        found = early_exit.first_left(answers_of, final, rule)
+        where = []
+        for row in range(64):
+            labels = [int(each[row].argmax()) for each in answers_of]
+            where.append(slow_patience(labels, 5, patience))
+            expected = final[row] if where[-1] == 5 else answers_of[where[-1]][row]
+            assert torch.equal(found[row], expected)
+        assert shares(answers_of, rule) == pytest.approx([where.count(exit) / 64 for exit in range(5)])
+        left |= set(where)
+    assert left == {1, 2, 3, 4, 5}
+
+
+def test_the_least_patience_that_keeps_the_labels() -> None:
+    final = torch.tensor([[2.0, 0.0]] * 10)
+    wrong, right = torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]])
+    first = torch.cat([wrong.repeat(3, 1), right.repeat(7, 1)])
+    exits = [first, first, right.repeat(10, 1), right.repeat(10, 1)]
+    assert fit_patience(exits, final, 0.7) == Rule(patience=1)
+    assert fit_patience(exits, final, 1.0) == Rule(patience=2)
+    never = fit_patience([first, first], final, 1.0)
+    assert never == Rule()
+    assert shares([first, first], never) == [0.0, 0.0]
+
+
+def test_with_patience_deeper_exits_count_more() -> None:
+    classifier, batch = with_exits(), random_batch(rows=4)
+    exits = exits_of(classifier)
+    with torch.no_grad():
+        loss = early_exit.deeper_counts_more(classifier.model, batch)
+    target = exits.final.softmax(-1)
+    slow = [
+        sum(
+            -float((target[row] * each[row].log_softmax(-1)).sum()) * layer / 3
+            for layer, each in zip((1, 2), exits.answers, strict=True)
+        )
+        for row in range(4)
+    ]
+    assert loss.tolist() == pytest.approx(slow, rel=1e-4)
+
+
+def test_with_patience_it_is_saved_exported_and_branched(tmp_path: Path) -> None:
+    classifier, batch = with_exits(), random_batch(rows=16)
+    set_rule(classifier.model, Rule(patience=1))
+    expected = logits(classifier.model, batch)
+    answered = exits_of(classifier)
+    assert 0 < shares(answered.answers, Rule(patience=1))[1] < 1
+    save(classifier, tmp_path / "saved")
+    loaded = load(str(tmp_path / "saved")).model
+    assert rule_of(loaded) == Rule(patience=1)
+    assert torch.equal(logits(loaded, batch), expected)
+    flat, branched = tmp_path / "flat.onnx", tmp_path / "branched.onnx"
+    export.to_onnx(loaded, flat, opset=17)
+    onnx.save(to_branches(onnx.load(flat)), branched)
+    for path in (flat, branched):
+        assert np.abs(answers(path, batch) - expected.numpy()).max() < 1e-4
+        for row in range(16):
+            assert np.abs(answers(path, alone(batch, row))[0] - expected[row].numpy()).max() < 1e-4
 
 
 def test_what_cannot_be_is_said() -> None:

@@ -70,12 +70,14 @@ reason = "the texts are made up and few"
 """
 
 
-def test_a_version_that_leaves_early_is_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("rule", ["confidence", "patience"])
+def test_a_version_that_leaves_early_is_published(rule: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     before = tiny_classifier()
     classifier.save(before, tmp_path / "teacher")
     write_data(tmp_path / "reviews")
-    asked = request(tmp_path, teacher=str(tmp_path / "teacher"), backbone=None, recipe=parse(RECIPE, "tiny"))
+    recipe = parse(RECIPE.replace("agreement", f'rule = "{rule}"\nagreement'), "tiny")
+    asked = request(tmp_path, teacher=str(tmp_path / "teacher"), backbone=None, recipe=recipe)
     with cheap_baseline():
         outcome = run(asked)
     assert outcome.refused == ()
@@ -88,6 +90,7 @@ def test_a_version_that_leaves_early_is_published(tmp_path: Path) -> None:
     told = json.loads((stage / REPORT_FILE).read_text(encoding="utf-8"))
     assert told["after"] == [1, 2]
     assert sum(told["share_leaving"]) > 0
+    assert told["patience"] == (1 if rule == "patience" else None)
     after = classifier.load(str(stage)).model.state_dict()
     assert all(torch.equal(weight, after[name]) for name, weight in before.model.state_dict().items())
 
@@ -98,6 +101,8 @@ def test_a_version_that_leaves_early_is_published(tmp_path: Path) -> None:
         ("after = [1, 2]", "after = []", "after"),
         ("after = [1, 2]", "after = [0]", "after"),
         ("agreement = 0.9", "agreement = 1.1", "agreement"),
+        ("after = [1, 2]", 'after = [1]\nrule = "patience"', "name two in 'after'"),
+        ("agreement = 0.9", 'rule = "hope"', "rule"),
         ('inputs = ["int8"]', 'inputs = ["leaving"]', "takes a build"),
     ],
 )
