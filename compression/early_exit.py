@@ -25,7 +25,7 @@ from app.errors import CompressionError, UnsupportedModelError
 from compression.architecture import encoder_layers, family_of, linear
 from compression.batches import Batch
 from compression.heads import heads_of
-from compression.pruning.tokens import schedule_of
+from compression.pruning.tokens import prunes
 
 EXITS_KEY = "bertpress_exits"
 # No probability is as high: nobody leaves early.
@@ -131,7 +131,7 @@ def attach(model: PreTrainedModel, layers: Sequence[int]) -> None:
         UnsupportedModelError: a model of several heads, a bottleneck student, or one that prunes tokens.
     """
     family, count = family_of(model.config), len(encoder_layers(model))
-    if len(heads_of(model.config)) > 1 or family.name == "mobilebert" or schedule_of(model):
+    if len(heads_of(model.config)) > 1 or family.name == "mobilebert" or prunes(model):
         raise UnsupportedModelError(
             "early exit takes a model of one head, with all tokens, and no bottleneck student"
         )

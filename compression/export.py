@@ -17,7 +17,7 @@ from compression.bottleneck_graph import BottleneckGraph
 from compression.early_exit import exits_of
 from compression.exit_graph import EarlyExitGraph
 from compression.graph import InferenceGraph
-from compression.pruning.tokens import schedule_of
+from compression.pruning.tokens import prunes
 from compression.token_graph import TokenPrunedGraph
 
 INPUT_NAMES = ["input_ids", "attention_mask"]
@@ -66,7 +66,7 @@ def _graph(model: PreTrainedModel) -> nn.Module:
         return BottleneckGraph(_copy(model))
     if exits_of(model) is not None:
         return EarlyExitGraph(_copy(model))
-    return (TokenPrunedGraph if schedule_of(model) else InferenceGraph)(_copy(model))
+    return (TokenPrunedGraph if prunes(model) else InferenceGraph)(_copy(model))
 
 
 def _copy(model: PreTrainedModel) -> PreTrainedModel:

@@ -5,10 +5,14 @@ first token, which the classifier reads, always stays. A token near the limit fa
 goes to zero as its significance nears that of the first one left out. Without that, two tokens that received
 nearly the same would change places by a rounding error, and the answer would jump.
 
+Or those go on that received more than a threshold of the layer's own, however many they are;
+`token_thresholds` learns it.
+
 In PyTorch tokens are not taken out but attended to no more, which gives the same answers and can be trained;
 `token_graph` takes them out.
-Source: Goyal et al. 2020, PoWER-BERT: Accelerating BERT Inference via Progressive Word-vector Elimination,
-section 3.2 (significance) and 3.3 (elimination between attention and feed-forward part). The fading is ours.
+Sources: Goyal et al. 2020, PoWER-BERT: Accelerating BERT Inference via Progressive Word-vector Elimination,
+section 3.2 (significance) and 3.3 (elimination between attention and feed-forward part); Kim et al. 2022,
+Learned Token Pruning for Transformers, section 3 (thresholds). The fading is ours.
 """
 
 from __future__ import annotations
@@ -19,12 +23,14 @@ from typing import Any, cast
 import torch
 import transformers
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from app.errors import CompressionError, UnsupportedModelError
 from compression.architecture import encoder_layers, family_of
 
 SCHEDULE_KEY = "bertpress_token_schedule"
+THRESHOLDS_KEY = "bertpress_token_thresholds"
 # Significance is 1 on average; over this much of it a token fades.
 _FADING = 0.02
 # The logarithm of nothing, as far as a softmax can tell.
@@ -76,18 +82,28 @@ def schedule_of(model: PreTrainedModel) -> tuple[float, ...]:
     return tuple(getattr(model.config, SCHEDULE_KEY, None) or ())
 
 
+def thresholds_of(model: PreTrainedModel) -> tuple[float, ...]:
+    """The threshold of each layer but the last; empty if the model has none."""
+    return tuple(getattr(model.config, THRESHOLDS_KEY, None) or ())
+
+
+def prunes(model: PreTrainedModel) -> bool:
+    """Whether the model lets tokens go, by shares or by thresholds."""
+    return bool(schedule_of(model) or thresholds_of(model))
+
+
 def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
     """Let the model, from now on and wherever it is saved, keep these shares of the tokens.
 
     Raises:
         UnsupportedModelError: a bottleneck student, or DistilBERT in transformers 4.
-        CompressionError: shares that rise, are not between 0 and 1, or are more or fewer than layers - 1.
+        CompressionError: shares that rise, are not between 0 and 1, or are more or fewer than layers - 1; or
+            the model has thresholds.
     """
-    if family_of(model.config).name == "mobilebert":
-        raise UnsupportedModelError("a bottleneck student cannot prune tokens; keep them all")
-    if not gives_weights(model):
-        raise UnsupportedModelError("pruning a DistilBERT's tokens takes transformers 5; this is release 4")
+    check_family(model)
     layers = len(encoder_layers(model))
+    if thresholds_of(model):
+        raise CompressionError("the model prunes tokens by thresholds already; give a model that keeps all")
     if len(schedule) != layers - 1:
         raise CompressionError(
             f"a token schedule of {len(schedule)} shares, {list(schedule)}, is given to a model of {layers} "
@@ -100,7 +116,41 @@ def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
     attached = schedule_of(model)
     setattr(model.config, SCHEDULE_KEY, list(schedule))
     if not attached:
-        _Pruner().hook(model)
+        Pruner().hook(model)
+
+
+def attach_thresholds(model: PreTrainedModel, thresholds: Sequence[float]) -> None:
+    """Let the model, from now on and wherever it is saved, keep the tokens above these thresholds.
+
+    Raises:
+        UnsupportedModelError: a bottleneck student, or DistilBERT in transformers 4.
+        CompressionError: more or fewer than layers - 1; or the model has shares.
+    """
+    check_family(model)
+    layers = len(encoder_layers(model))
+    if schedule_of(model):
+        raise CompressionError("the model prunes tokens by shares already; give a model that keeps all")
+    if len(thresholds) != layers - 1:
+        raise CompressionError(
+            f"{len(thresholds)} token thresholds, {list(thresholds)}, are given to a model of {layers} "
+            f"layers, which takes {layers - 1}: one after each layer but the last"
+        )
+    attached = thresholds_of(model)
+    setattr(model.config, THRESHOLDS_KEY, list(thresholds))
+    if not attached:
+        Pruner().hook(model)
+
+
+def check_family(model: PreTrainedModel) -> None:
+    """Hold a model to what can prune tokens.
+
+    Raises:
+        UnsupportedModelError: a bottleneck student, or DistilBERT in transformers 4.
+    """
+    if family_of(model.config).name == "mobilebert":
+        raise UnsupportedModelError("a bottleneck student cannot prune tokens; keep them all")
+    if not gives_weights(model):
+        raise UnsupportedModelError("pruning a DistilBERT's tokens takes transformers 5; this is release 4")
 
 
 def gives_weights(model: PreTrainedModel) -> bool:
@@ -109,29 +159,34 @@ def gives_weights(model: PreTrainedModel) -> bool:
 
 
 def restore(model: PreTrainedModel) -> None:
-    """Attach the schedule that the model's configuration states, if there is one."""
-    schedule = schedule_of(model)
+    """Attach the schedule or the thresholds that the model's configuration states, if there are any."""
+    schedule, thresholds = schedule_of(model), thresholds_of(model)
     if schedule:
         setattr(model.config, SCHEDULE_KEY, None)
         attach(model, schedule)
+    if thresholds:
+        setattr(model.config, THRESHOLDS_KEY, None)
+        attach_thresholds(model, thresholds)
 
 
-class _Pruner:
+class Pruner:
     """Hooks that share what is present in the pass under way."""
 
     def __init__(self) -> None:
         self._presence = self._lengths = torch.ones(0)
-        self._schedule: tuple[float, ...] = ()
+        self._shares: tuple[float, ...] = ()
+        self._thresholds: tuple[float, ...] = ()
         self._layer = 0
 
-    def hook(self, model: PreTrainedModel) -> None:
+    def hook(self, model: PreTrainedModel) -> list[RemovableHandle]:
         """Watch the model's passes and every layer's attention."""
         family = family_of(model.config)
-        model.register_forward_pre_hook(self.begin, with_kwargs=True)
+        handles = [model.register_forward_pre_hook(self.begin, with_kwargs=True)]
         for layer in encoder_layers(model):
             attention = layer.get_submodule(family.attention)
-            attention.register_forward_pre_hook(self.mask, with_kwargs=True)
-            attention.register_forward_hook(self.drop)
+            handles.append(attention.register_forward_pre_hook(self.mask, with_kwargs=True))
+            handles.append(attention.register_forward_hook(self.drop))
+        return handles
 
     def begin(self, model: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
         """Everything but padding is present."""
@@ -140,7 +195,8 @@ class _Pruner:
         presence = torch.ones_like(input_ids) if mask is None else mask
         self._presence = presence.float()
         self._lengths = presence.sum(1, keepdim=True)
-        self._schedule = (*schedule_of(cast(PreTrainedModel, model)), 1.0)
+        self._shares = schedule_of(cast(PreTrainedModel, model))
+        self._thresholds = thresholds_of(cast(PreTrainedModel, model))
         self._layer = 0
 
     def mask(
@@ -154,8 +210,16 @@ class _Pruner:
 
     def drop(self, _: nn.Module, __: object, output: Any) -> None:
         """See who received attention, and let the others be absent from the next layer on."""
-        share = self._schedule[self._layer]
+        staying = self.staying(self._layer, output[1].float())
         self._layer += 1
-        if share < 1.0:
-            received = significance(output[1].detach().float(), self._presence)
-            self._presence = self._presence * kept(received, share, self._lengths)
+        if staying is not None:
+            self._presence = self._presence * staying
+
+    def staying(self, layer: int, weights: torch.Tensor) -> torch.Tensor | None:
+        """How far each token stays after a layer; None where all do. Shapes: (B, A, T, T) to (B, T)."""
+        if layer < len(self._thresholds):
+            received = significance(weights.detach(), self._presence)
+            return fading(received, torch.full_like(received[:, :1], self._thresholds[layer]))
+        if layer < len(self._shares) and self._shares[layer] < 1.0:
+            return kept(significance(weights.detach(), self._presence), self._shares[layer], self._lengths)
+        return None

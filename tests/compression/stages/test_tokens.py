@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from app.engines import load_engine
 from app.errors import CompressionError, RecipeError
 from app.tokenizer import Tokenizer
 from compression import classifier
-from compression.pruning.tokens import schedule_of
+from compression.pruning.tokens import schedule_of, thresholds_of
 from compression.recipe import parse
+from compression.stages.tokens import REPORT_FILE
 from compression.students import keep_layers
 from tests.compression.finished import Finished, cheap_baseline, request, run
 from tests.compression.tiny import tiny_classifier, write_data
@@ -100,8 +102,48 @@ def test_a_model_that_prunes_tokens_keeps_its_layers(published: Finished, tmp_pa
         ("0.0", "keep"),
         ("1.5", "keep"),
         ("[]", "keep"),
+        ('0.5\nmethod = "thresholds"', "leave keep out"),
+        ("0.5\nthresholds = { weight = 0.1 }", "takes method = 'thresholds'"),
+        ('0.5\nmethod = "thresholds"\nthresholds = { wieght = 0.1 }', "wieght"),
     ],
 )
 def test_shares_that_make_no_sense_are_refused_at_once(keep: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message):
         parse(RECIPE.replace("keep = 0.5", f"keep = {keep}"), "tiny")
+
+
+def test_shares_must_be_said() -> None:
+    with pytest.raises(RecipeError, match="needs keep"):
+        parse(RECIPE.replace("keep = 0.5", ""), "tiny")
+
+
+def test_learned_thresholds_are_published(tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    classifier.save(tiny_classifier(), tmp_path / "teacher")
+    write_data(tmp_path / "reviews")
+    learned = """
+method = "thresholds"
+
+[stages.thresholds]
+weight = 1.0
+start = 0.97
+learning_rate = 0.02
+
+[stages.thresholds.training]
+epochs = 1
+learning_rate = 1e-3
+precision = "fp32"
+"""
+    recipe = parse(RECIPE.replace("keep = 0.5", learned), "tiny")
+    asked = request(tmp_path, teacher=str(tmp_path / "teacher"), backbone=None, recipe=recipe)
+    with cheap_baseline():
+        outcome = run(asked)
+    assert outcome.refused == ()
+    saved = next((asked.work / "stages").glob("fewer-tokens-*"))
+    told = json.loads((saved / REPORT_FILE).read_text(encoding="utf-8"))
+    model = classifier.load(str(saved)).model
+    assert thresholds_of(model) == pytest.approx(told["thresholds"])
+    first, second = told["share_kept"]
+    assert 0 < second < first <= 1
+    fp32 = next(build for build in outcome.published[0].manifest.builds if build.precision == "fp32")
+    assert fp32.batch_invariant
