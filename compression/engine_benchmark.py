@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from pydantic import ValidationError
 
-from app.artifact import Build, LatencyPoint
+from app.artifact import Build, LatencyPoint, Manifest
 from app.engines import available_engines, load_engine
 from app.errors import DataError
 from app.hardware import cpu_features, cpu_model, usable_cores
-from compression import baseline, energy, peak_memory
+from compression import baseline, classifier, energy, peak_memory
 from compression.benchmark import latest_versions
 from compression.energy import Energy
 from compression.measurement import Predict, latency
@@ -35,8 +36,19 @@ class Throughput(Settings):
     rows_per_second: float
 
 
+class EntryShape(Settings):
+    """What decides how much a build computes; `attention` is the summed width of each layer's heads."""
+
+    hidden_size: int
+    attention: tuple[int, ...]
+    ffn: tuple[int, ...]
+
+
 class Entry(Settings):
-    """One build's figures; energy is that of one text at a time at the longest length."""
+    """One build's figures; energy is that of one text at a time at the longest length.
+
+    `shape` is missing where nothing is known of it: BERT-base, and tables of earlier versions.
+    """
 
     model: str
     build: str
@@ -49,6 +61,7 @@ class Entry(Settings):
     joules_per_1000: float
     watts: float
     energy_source: str
+    shape: EntryShape | None = None
 
 
 class EngineTable(Settings):
@@ -60,6 +73,7 @@ class EngineTable(Settings):
     measured_on: str
     rounds: int
     entries: tuple[Entry, ...]
+    runtime: str = "not stated"
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,7 @@ class _Opened:
     size_bytes: int
     path: Path
     predict: Predict
+    shape: EntryShape | None = None
 
 
 def measure(models: Path, lengths: Sequence[int], rounds: int, beside_baseline: bool = True) -> EngineTable:
@@ -81,7 +96,7 @@ def measure(models: Path, lengths: Sequence[int], rounds: int, beside_baseline: 
     """
     threads = usable_cores()
     opened = [
-        _open(f"{manifest.name}/{manifest.version}", folder, build, manifest.bytes)
+        _open(manifest, folder, build)
         for folder, manifest in latest_versions(models)
         for build in manifest.builds
         if _runs_here(build)
@@ -107,6 +122,7 @@ def measure(models: Path, lengths: Sequence[int], rounds: int, beside_baseline: 
         measured_on=datetime.now(UTC).date().isoformat(),
         rounds=rounds,
         entries=entries,
+        runtime=f"onnxruntime {version('onnxruntime')}",
     )
 
 
@@ -160,13 +176,37 @@ def _entry(
         joules_per_1000=used.joules_per_1000,
         watts=used.watts,
         energy_source=used.source,
+        shape=opened.shape,
     )
 
 
-def _open(model: str, folder: Path, build: Build, size: int) -> _Opened:
+def _open(manifest: Manifest, folder: Path, build: Build) -> _Opened:
     path = folder / build.file
     engine = load_engine(build.engine, path, usable_cores(), build.precision)
-    return _Opened(model, build.name, build.engine, build.precision, size, path, engine.logits)
+    return _Opened(
+        f"{manifest.name}/{manifest.version}",
+        build.name,
+        build.engine,
+        build.precision,
+        manifest.bytes,
+        path,
+        engine.logits,
+        _shape(manifest, folder),
+    )
+
+
+def _shape(manifest: Manifest, folder: Path) -> EntryShape | None:
+    """From the manifest and, for the width of a head, config.json; None for what has no layers."""
+    stated = manifest.architecture
+    if not stated.layers:
+        return None
+    config = classifier.config_of(str(folder))
+    head_size = config.hidden_size // config.num_attention_heads
+    return EntryShape(
+        hidden_size=stated.hidden_size,
+        attention=tuple(heads * head_size for heads in stated.attention_heads),
+        ffn=stated.ffn_width,
+    )
 
 
 def _baseline(threads: int) -> _Opened:

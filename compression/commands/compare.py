@@ -1,8 +1,12 @@
-"""Recipes on one teacher and the same data, in one table.
+"""Recipes on one teacher and the same data in one table; or builds as several machines measured them.
+
+  bertpress compare --teacher my-classifier/ --data reviews.csv --recipe distilbert --recipe default
+  bertpress compare here.json server.json
 
 Size, accuracy with its 95 % interval, what is retained of the teacher's accuracy, latency, memory, energy.
 The teacher and a linear n-gram model are rows of every table. What an earlier run finished is not done
-again; a recipe that fails is named below the table.
+again; a recipe that fails is named below the table. Files are what `bertpress benchmark engine --json`
+wrote, here or elsewhere, today or last month.
 """
 
 from __future__ import annotations
@@ -27,8 +31,15 @@ from compression.commands.options import (
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
-    add_teacher(parser)
-    add_data(parser)
+    parser.add_argument(
+        "tables",
+        nargs="*",
+        type=Path,
+        metavar="TABLE",
+        help="tables of `bertpress benchmark engine --json` to be put side by side; nothing else is done",
+    )
+    add_teacher(parser, required=False)
+    add_data(parser, required=False)
     parser.add_argument(
         "--recipe",
         action="append",
@@ -63,6 +74,40 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
+    _check(options)
+    return _tables(options) if options.tables else _recipes(options)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises CompressionError where it is neither of the two."""
+    from app.errors import CompressionError
+
+    source = options.teacher or options.backbone
+    if options.tables and (source or options.data or options.recipe):
+        raise CompressionError(
+            f"{options.tables[0]} is a table to be shown; recipes are compared without one, by "
+            "--teacher or --backbone, --data and --recipe"
+        )
+    if not options.tables and not (source and options.data):
+        raise CompressionError(
+            "give a --teacher or a --backbone, and --data, to compare recipes; or tables that `bertpress "
+            "benchmark engine --json` wrote"
+        )
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from compression import console, engine_benchmark, engine_comparison
+
+    output = console.terminal(error=options.json == STANDARD_OUTPUT)
+    found = [engine_benchmark.read(path) for path in options.tables]
+    output.print(engine_comparison.table(found))
+    if options.markdown is not None:
+        options.markdown.write_text(engine_comparison.markdown(found), encoding="utf-8")
+    write_json([each.model_dump(mode="json") for each in found], options.json)
+    return 0
+
+
+def _recipes(options: argparse.Namespace) -> int:
     from compression import comparison, comparison_report, console, recipe
     from compression.pipeline import Request
 

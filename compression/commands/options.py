@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 STANDARD_OUTPUT = Path("-")
 
 
-def add_teacher(parser: argparse.ArgumentParser) -> None:
+def add_teacher(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """The classifier everything is compared with, or the backbone it is made of."""
-    source = parser.add_mutually_exclusive_group(required=True)
+    source = parser.add_mutually_exclusive_group(required=required)
     source.add_argument(
         "--teacher", metavar="DIR_OR_HUB_ID", help="your fine-tuned classifier; its labels are kept"
     )

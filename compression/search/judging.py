@@ -29,12 +29,10 @@ from compression.heads import slices
 from compression.measurement import Predict, interleaved
 from compression.parity import GateSettings
 from compression.search.target_cpu import TargetCpu
-from compression.search.work import shape_of
+from compression.search.work import TOKENS, shape_of
 from compression.stages.base import Context
 from compression.stages.reading import read_by
 
-# Every timed text has so many tokens, fewer where a model reads fewer.
-TOKENS = 128
 _ROUNDS = 15
 _ENERGY_TURNS, _ENERGY_SECONDS = 3, 0.3
 

@@ -25,10 +25,9 @@ from compression.batches import Rows
 from compression.corpus import Corpus
 from compression.measurement import interleaved
 from compression.quantization.scheme import Quantization, quantize
-from compression.search.judging import TOKENS
-from compression.search.space import NEED_VNNI, SCHEMES, Scheme
-from compression.search.target_cpu import CostTable, MeasuredCost
-from compression.search.work import Shape, shape_of
+from compression.search.cost_table import CostTable, MeasuredCost
+from compression.search.space import NEED_VNNI, SCHEMES, Scheme, build_of
+from compression.search.work import TOKENS, Shape, shape_of
 
 _ROUNDS = 15
 _VOCABULARY, _ROWS = 1000, 8
@@ -74,7 +73,7 @@ def measure(
             settings = Quantization(**SCHEMES[scheme], calibration_rows=_ROWS)
             path = scratch / f"{number}-{scheme}.onnx"
             quantize(settings, source, path, _random_rows(), range(_ROWS))
-            calls[f"onnx-{settings.label}"] = _call(path, threads, ids)
+            calls[build_of(scheme)] = _call(path, threads, ids)
         seconds = interleaved(calls, _ROUNDS)
         baselines += seconds[baseline.NAME]
         for build, taken in seconds.items():

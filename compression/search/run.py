@@ -100,6 +100,8 @@ def _search(request: Request, report: Callable[[str], Report], tell: Callable[[s
         space = space.without_vnni()
     if request.target is not None:
         tell(f"latency: {request.target.source}; memory and energy: of this machine")
+        if request.target.builds is not None:
+            space = space.measured_as(request.target.builds)
     common = recipes.template(request.recipe, layers, request.model)
     first = recipes.recipe_of(space.mildest(), request.full, common)
     context, given = pipeline.start(_pipeline_request(request, first), report)

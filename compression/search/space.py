@@ -13,13 +13,14 @@ from __future__ import annotations
 import itertools
 import math
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from app.errors import SearchError
+from compression.quantization.scheme import Quantization
 from compression.settings import Settings
 
 Scheme = Literal["static", "static-8bit", "per-token", "per-token-8bit", "dynamic", "weight-only", "blocks-4"]
@@ -35,6 +36,12 @@ SCHEMES: dict[str, dict[str, Any]] = {
     "blocks-4": {"method": "blocks", "weight_bits": 4},
 }
 NEED_VNNI = tuple(name for name, settings in SCHEMES.items() if settings.get("reduced_range") is False)
+
+
+def build_of(scheme: str) -> str:
+    """What a build of a scheme is called."""
+    return f"onnx-{Quantization(**SCHEMES[scheme]).label}"
+
 
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -109,6 +116,20 @@ class Space(Settings):
         left = tuple(name for name in self.scheme if name not in NEED_VNNI)
         if not left:
             raise SearchError(f"every scheme of the space needs VNNI: {', '.join(self.scheme)}")
+        return self.model_copy(update={"scheme": left})
+
+    def measured_as(self, builds: Collection[str]) -> Space:
+        """The same space with the schemes whose builds are among these.
+
+        Raises:
+            SearchError: none is left.
+        """
+        left = tuple(name for name in self.scheme if build_of(name) in builds)
+        if not left:
+            raise SearchError(
+                f"no scheme of the space ({', '.join(self.scheme)}) was measured on that CPU, only "
+                f"{', '.join(sorted(builds))}; measure them there with `bertpress cost-table`"
+            )
         return self.model_copy(update={"scheme": left})
 
     @property

@@ -3,7 +3,9 @@
 `--for-cpu FILE` reads a table of costs measured on that machine by `bertpress cost-table`: latencies of
 builds of several shapes beside BERT-base's. For each kind of build a linear model (a constant, layers, dense
 and attention multiply-adds, no coefficient below 0) is fitted to the shares of BERT-base's time and asked
-about shapes that were not measured.
+about shapes that were not measured. The table that `bertpress benchmark engine --json` wrote there is read as
+well; it holds published builds alone. Of a kind of build that fewer than four shapes were measured of, the
+roofline below is asked, times the median of what was measured over what it says of those.
 
 `--for-cpu NAME` (or NAME:CORES) has no measurement behind it, and every figure says so. A roofline stands in:
 
@@ -17,20 +19,20 @@ clocks or other tenants. Source of the form: Williams, Waterman, Patterson 2009,
 
 from __future__ import annotations
 
-import json
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, ValidationError
 from scipy.optimize import nnls
 
 from app.errors import SearchError
 from app.hardware import FEATURES
+from compression.search import cost_table
+from compression.search.cost_table import CostTable, MeasuredCost
 from compression.search.work import BERT_BASE, Shape, Work, work
-from compression.settings import Settings
 
 _GIGAHERTZ, _EFFICIENCY = 2.5, 0.5
 _BYTES_PER_SECOND_AND_CORE = 10e9
@@ -50,34 +52,6 @@ KNOWN: Mapping[str, tuple[str, ...]] = {
     "sapphire-rapids": ("avx2", "avx512", "vnni", "bf16", "amx"),
 }
 _CORES = 2
-
-
-class MeasuredCost(Settings):
-    """One build's latency, as a share of what BERT-base took in the same minute."""
-
-    build: str
-    hidden_size: int = Field(ge=1)
-    attention: tuple[int, ...]
-    ffn: tuple[int, ...]
-    tokens: int = Field(ge=1)
-    share: float = Field(gt=0)
-
-    @property
-    def shape(self) -> Shape:
-        """The shape that was measured."""
-        return Shape(self.hidden_size, self.attention, self.ffn)
-
-
-class CostTable(Settings):
-    """What was measured on one machine."""
-
-    cpu: str
-    features: tuple[str, ...]
-    threads: int = Field(ge=1)
-    runtime: str
-    measured_on: str
-    baseline_ms: float = Field(gt=0)
-    costs: tuple[MeasuredCost, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True)
@@ -114,13 +88,33 @@ class TargetCpu:
         """How long a build of a shape takes there for one text.
 
         Raises:
-            SearchError: the table has too few measurements of such builds.
+            SearchError: the table has no measurement of such builds.
         """
         if self.table is not None:
-            base = self.table.baseline_ms
-            return Prediction(_fitted(self.table, build, tokens, shape) * base, base, self.source)
+            return self._from_table(self.table, shape, build, tokens)
         base = self._roofline(work(BERT_BASE, tokens, whole_last_layer=True), "fp32")
         return Prediction(self._roofline(work(shape, tokens), build), base, self.source)
+
+    def _from_table(self, table: CostTable, shape: Shape, build: str, tokens: int) -> Prediction:
+        measured = [cost for cost in table.costs if (cost.build, cost.tokens) == (build, tokens)]
+        base = table.baseline_ms
+        if not measured:
+            known = ", ".join(sorted({f"{cost.build} at {cost.tokens} tokens" for cost in table.costs}))
+            raise SearchError(
+                f"the table of {table.cpu} has no measurement of {build} at {tokens} tokens; it has {known}"
+            )
+        if len(measured) >= len(work(shape, tokens).terms):
+            return Prediction(_fitted(measured, shape, tokens) * base, base, self.source)
+        over = statistics.median(
+            cost.share * base / self._roofline(work(cost.shape, tokens), build) for cost in measured
+        )
+        scaled = f"a roofline scaled to {len(measured)} measurements on {table.cpu}, {table.threads} threads"
+        return Prediction(over * self._roofline(work(shape, tokens), build), base, scaled)
+
+    @property
+    def builds(self) -> frozenset[str] | None:
+        """Kinds of builds it can say something of; None for all."""
+        return None if self.table is None else frozenset(cost.build for cost in self.table.costs)
 
     def _roofline(self, done: Work, build: str) -> float:
         """Milliseconds by the formula of the module; weight-only builds compute in fp32."""
@@ -149,22 +143,13 @@ def target(written: str) -> TargetCpu:
         known = ", ".join(KNOWN)
         raise SearchError(
             f"--for-cpu {written[:60]!r}: expected one of {known}, with :CORES behind it if not {_CORES}, or "
-            "the .json file that `bertpress cost-table` wrote on that machine"
+            "the .json file that `bertpress cost-table` or `bertpress benchmark engine` wrote on that machine"
         )
     return TargetCpu(name, frozenset(KNOWN[name]), int(cores) if cores else _CORES)
 
 
 def _of_table(path: Path) -> TargetCpu:
-    try:
-        table = CostTable.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise SearchError(f"{path} cannot be read: {error.strerror}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"])
-        raise SearchError(f"{path} is no cost table: {where}: {problem['msg']}") from error
-    except ValueError as error:
-        raise SearchError(f"{path} is not valid JSON: {error}") from error
+    table = cost_table.read(path)
     unknown = sorted(set(table.features) - set(FEATURES))
     if unknown:
         raise SearchError(
@@ -173,17 +158,9 @@ def _of_table(path: Path) -> TargetCpu:
     return TargetCpu(table.cpu, frozenset(table.features), table.threads, table)
 
 
-def _fitted(table: CostTable, build: str, tokens: int, shape: Shape) -> float:
+def _fitted(measured: Sequence[MeasuredCost], shape: Shape, tokens: int) -> float:
     """The share of BERT-base's time, by least squares over the relative errors."""
-    measured = [cost for cost in table.costs if (cost.build, cost.tokens) == (build, tokens)]
-    terms = work(shape, tokens).terms
-    if len(measured) < len(terms):
-        known = ", ".join(sorted({f"{cost.build} at {cost.tokens} tokens" for cost in table.costs}))
-        raise SearchError(
-            f"the table of {table.cpu} has {len(measured)} measurements of {build} at {tokens} tokens, "
-            f"{len(terms)} are needed; it has {known}"
-        )
-    return float(np.dot(_coefficients(measured), terms))
+    return float(np.dot(_coefficients(measured), work(shape, tokens).terms))
 
 
 def _coefficients(measured: Sequence[MeasuredCost]) -> npt.NDArray[np.float64]:

@@ -66,5 +66,7 @@ def _weights(shape: Shape) -> float:
     return float(sum(shape.hidden_size * (4 * width + 2 * ffn) for width, ffn in layers))
 
 
+# Every text that a search times has so many, fewer where a model reads fewer.
+TOKENS = 128
 # BERT-base, the baseline of every latency.
 BERT_BASE = Shape(hidden_size=768, attention=(768,) * 12, ffn=(3072,) * 12)

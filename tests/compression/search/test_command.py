@@ -10,9 +10,8 @@ from app.errors import SearchError
 from compression.cli import main
 from compression.commands.search import seconds
 from compression.search import run, target_cpu
-from compression.search.judging import TOKENS
 from compression.search.outcome import Outcome
-from compression.search.work import Shape
+from compression.search.work import TOKENS, Shape
 from tests.compression.finished import cheap_baseline
 
 SEARCH = ["search", "--teacher", "t", "--data", "d", "--output", "o"]

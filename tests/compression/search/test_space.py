@@ -69,3 +69,13 @@ def test_a_cpu_without_vnni_gets_no_eight_bit_products() -> None:
 def test_a_scheme_is_what_quantization_understands() -> None:
     needing = tuple(name for name, told in SCHEMES.items() if Quantization(**told).needs_vnni)
     assert needing == NEED_VNNI
+
+
+def test_only_schemes_that_were_measured_there() -> None:
+    space = Space(scheme=("static", "per-token", "weight-only"))
+    assert space.measured_as({"onnx-int8-weight-only", "onnx-int8-reduced", "onnx-fp32"}).scheme == (
+        "static",
+        "weight-only",
+    )
+    with pytest.raises(SearchError, match="was measured on that CPU, only onnx-fp32"):
+        space.measured_as({"onnx-fp32"})

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification
 
 from app.errors import SearchError
-from compression.search import target_cpu
-from compression.search.target_cpu import CostTable
+from compression import baseline, engine_benchmark
+from compression.search import cost_table, target_cpu
+from compression.search.cost_table import CostTable
 from compression.search.work import BERT_BASE, Shape, shape_of, work
+from tests.compression.finished import Finished, cheap_baseline
 from tests.compression.tiny import tiny_model, uneven_classifier
 
 MINI = Shape(384, (384,) * 6, (1536,) * 6)
@@ -87,7 +90,8 @@ def test_noise_gives_no_negative_costs(tmp_path: Path) -> None:
 
 def test_a_table_that_knows_too_little(tmp_path: Path) -> None:
     cpu = target_cpu.target(_written(tmp_path, costs=_table()["costs"][:6]))
-    with pytest.raises(SearchError, match="has 0 measurements of onnx-int8-dynamic-reduced at 128 tokens, 4"):
+    assert cpu.builds == {"onnx-int8-reduced"}
+    with pytest.raises(SearchError, match="has no measurement of onnx-int8-dynamic-reduced at 128"):
         cpu.predict(MINI, "onnx-int8-dynamic-reduced", 128)
     with pytest.raises(SearchError, match="it has onnx-int8-reduced at 128 tokens"):
         cpu.predict(MINI, "onnx-int8-reduced", 64)
@@ -169,3 +173,80 @@ def test_a_table_says_where_it_was_made(tmp_path: Path) -> None:
     cpu = target_cpu.target(_written(tmp_path))
     assert (cpu.name, cpu.cores, cpu.features) == ("Another CPU", 4, frozenset({"avx2", "avx512", "vnni"}))
     assert CostTable.model_validate(_table()) == cpu.table
+
+
+def test_few_measurements_scale_the_roofline(tmp_path: Path) -> None:
+    """Twice, three and four times what the roofline says: other shapes take three times what it says."""
+    there = target_cpu.target("ice-lake:4")
+    costs = _table()["costs"][:3]
+    for factor, cost, shape in zip((2, 4, 3), costs, SHAPES, strict=False):
+        cost["share"] = factor * there.predict(shape, "onnx-int8-reduced", 128).build_ms / 100
+    cpu = target_cpu.target(_written(tmp_path, costs=costs))
+    found = cpu.predict(SHAPES[4], "onnx-int8-reduced", 128)
+    expected = there.predict(SHAPES[4], "onnx-int8-reduced", 128).build_ms
+    assert found.build_ms == pytest.approx(3 * expected, rel=1e-9)
+    assert found.baseline_ms == 100
+    assert found.source == "a roofline scaled to 3 measurements on Another CPU, 4 threads"
+
+
+def test_the_table_of_published_builds(
+    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `benchmark engine` writes on a machine says what a build of the same shape takes there."""
+    monkeypatch.setattr(cost_table, "TOKENS", 16)  # the tiny models read no more
+    repository = tmp_path / "models"
+    shutil.copytree(finished.folder("whole"), repository / "whole" / "1")
+    with cheap_baseline():
+        table = engine_benchmark.measure(repository, [8, 16], 3)
+    engine_benchmark.write(table, tmp_path / "engine.json")
+    cpu = target_cpu.target(str(tmp_path / "engine.json"))
+    assert (cpu.name, cpu.cores, cpu.features) == (table.cpu, table.threads, frozenset(table.cpu_features))
+    assert cpu.builds == {"onnx-fp32"}  # TorchScript is nothing a search makes
+    (entry,) = [each for each in table.entries if each.build == "onnx-fp32"]
+    assert entry.shape is not None
+    found = cpu.predict(Shape(**entry.shape.model_dump()), "onnx-fp32", 16)
+    assert found.build_ms == pytest.approx(entry.latency[1].median_ms)
+    assert found.baseline_ms == table.entries[-1].latency[1].median_ms
+
+
+ENGINE = {
+    "has no BERT-base, PyTorch fp32 to compare with; measure without --no-baseline": {"entries": -1},
+    "was measured at 8 tokens; a search needs --tokens 128": {"tokens": 8},
+    "has no ONNX build whose shape it states": {"shape": None},
+    "is no cost table: entries.0.engine: Field required": {"engine": None},
+}
+
+
+@pytest.mark.parametrize("told", ENGINE)
+def test_an_engine_table_that_lacks_something(told: str, tmp_path: Path) -> None:
+    lacking = ENGINE[told]
+    entries = [
+        {
+            "model": model,
+            "build": "onnx-fp32",
+            "engine": "onnx",
+            "precision": "fp32",
+            "size_bytes": 1,
+            "peak_resident_bytes": 1,
+            "latency": [{"rows": 1, "tokens": lacking.get("tokens", 128), "median_ms": 1, "p90_ms": 1}],
+            "throughput": [],
+            "joules_per_1000": 1,
+            "watts": 1,
+            "energy_source": "rapl",
+            "shape": None if "shape" in lacking else {"hidden_size": 8, "attention": [8], "ffn": [8]},
+        }
+        for model in ("small/1", baseline.NAME)
+    ]
+    if "engine" in lacking:
+        del entries[0]["engine"]
+    table = {
+        "cpu": "Another CPU",
+        "cpu_features": ["avx2"],
+        "threads": 4,
+        "measured_on": "2026-11-22",
+        "rounds": 15,
+        "entries": entries[: lacking.get("entries")],
+    }
+    (tmp_path / "engine.json").write_text(json.dumps(table))
+    with pytest.raises(SearchError, match=told):
+        target_cpu.target(str(tmp_path / "engine.json"))
