@@ -209,7 +209,7 @@ def test_the_table_of_published_builds(
     assert found.baseline_ms == table.entries[-1].latency[1].median_ms
 
 
-ENGINE = {
+ENGINE: dict[str, dict[str, Any]] = {
     "has no BERT-base, PyTorch fp32 to compare with; measure without --no-baseline": {"entries": -1},
     "was measured at 8 tokens; a search needs --tokens 128": {"tokens": 8},
     "has no ONNX build whose shape it states": {"shape": None},
