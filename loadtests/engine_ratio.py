@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the shares."""
     options = _parser().parse_args(arguments)
     try:
-        turns, facts = measure(options.models, options.name, options.seconds, options.rounds)
+        turns, facts = measure(options.models, options.name, options.build, options.seconds, options.rounds)
     except BertpressError as error:
         print(f"engine_ratio: {error}", file=sys.stderr)
         return 1
@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    models: Path, name: str, seconds: float, rounds: int
+    models: Path, name: str, wanted: str | None, seconds: float, rounds: int
 ) -> tuple[dict[str, list[Turn]], dict[str, str]]:
     """Turns by length of text, and what was measured.
 
@@ -117,7 +117,7 @@ def measure(
         for length, all_texts in texts.sentences_and_reviews().items()
     }
     turns: dict[str, list[Turn]] = {length: [] for length in samples}
-    with service(models, [name]) as running:
+    with service(models, [name], {"build": wanted} if wanted else None) as running:
         build = next(one for one in manifest.builds if one.name == build_of(running.url, name))
         cores = detect().cores
         schedules = schedules_of(cores, build.batch_invariant)
@@ -270,6 +270,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
     add("--name", default="sentiment-quality", help="the model; its highest version (%(default)s)")
+    add("--build", help="the build to run (default: the one that the service picks)")
     add("--seconds", type=float, default=4.0, help="length of each measurement (%(default)s)")
     add("--rounds", type=int, default=5, help="turns of each side (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep all figures")

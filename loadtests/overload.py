@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the curve, and draw it where asked."""
     options = _parser().parse_args(arguments)
     try:
-        rounds = measure(options.models, options.name, options.seconds, options.rounds)
+        rounds = measure(options.models, options.name, options.build, options.seconds, options.rounds)
         curves = {length: condense(of_length) for length, of_length in rounds.items()}
         print(table(curves))
         if options.json is not None:
@@ -78,7 +78,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(models: Path, name: str, seconds: float, rounds: int) -> dict[str, list[Round]]:
+def measure(
+    models: Path, name: str, build: str | None, seconds: float, rounds: int
+) -> dict[str, list[Round]]:
     """Start the service and offer it ever more; rounds by length of text.
 
     Raises:
@@ -89,7 +91,7 @@ def measure(models: Path, name: str, seconds: float, rounds: int) -> dict[str, l
         for length, all_texts in texts.sentences_and_reviews().items()
     }
     found: dict[str, list[Round]] = {length: [] for length in samples}
-    with service(models, [name]) as running:
+    with service(models, [name], {"build": build} if build else None) as running:
         for number in range(rounds):
             for length, sample in samples.items():
                 found[length].append(uvloop.run(_round(running, sample, length, seconds, number)))
@@ -221,6 +223,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
     add("--name", default="sentiment-quality", help="the model to load (%(default)s)")
+    add("--build", help="the build to run (default: the one that the service picks)")
     add("--seconds", type=float, default=3.0, help="length of a run; long texts take twice (%(default)s)")
     add("--rounds", type=int, default=2, help="times through all the multiples (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep the figures")
