@@ -8,6 +8,8 @@ from its last checkpoint and ends with the weights an uninterrupted run has.
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -190,6 +192,7 @@ class _Run:
         self.model, self.optimizer, self.scheduler = self.accelerator.prepare(model, optimizer, schedule)
         self.prepared = self.model
         if settings.compile:
+            _check_compiler()
             self.model = torch.compile(self.model, dynamic=True)
         self.learning = [weight for group in groups for weight in group["params"]]
 
@@ -414,6 +417,16 @@ def _set_checkpointing(model: nn.Module, wanted: bool) -> None:
     new, old = f"activation_checkpointing_{'en' if wanted else 'dis'}able", "gradient_checkpointing_"
     switch = getattr(model, new, None) or getattr(model, new.replace("activation_checkpointing_", old))
     switch(*([{"use_reentrant": False}] if wanted else []))
+
+
+def _check_compiler() -> None:
+    """Raises TrainingError where the compiler that torch calls is missing, which else fails at step one."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise TrainingError(
+            f"compile needs a C++ compiler, and there is no {compiler}; install one, name it in CXX, or "
+            "leave compile out"
+        )
 
 
 def _set_dropout(model: nn.Module, probability: float) -> None:

@@ -641,3 +641,25 @@ def test_no_environment_is_left_changed(short: tuple[Rows, Rows], tmp_path: Path
     before = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE")}
     run(*short, training(), tmp_path / "run")
     assert {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE")} == before
+
+
+def test_activation_checkpointing_changes_no_weight(short: tuple[Rows, Rows], tmp_path: Path) -> None:
+    """Layers are computed anew with the same numbers: dropout draws them again as it drew them first."""
+    plain, before = run(*short, SHORT, tmp_path / "plain")
+    settings = SHORT.model_copy(update={"activation_checkpointing": True})
+    spared, after = run(*short, settings, tmp_path / "spared")
+    assert plain.keys() == spared.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(spared[name], weight, atol=1e-6, rtol=1e-5)
+    assert after.history == [pytest.approx(entry) for entry in before.history]
+
+
+def test_compiling_without_a_compiler_is_refused_at_once(
+    short: tuple[Rows, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        TrainingError, match="compile needs a C\\+\\+ compiler, and there is no no-such-compiler"
+    ):
+        run(*short, training(compile=True), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
