@@ -48,6 +48,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
 
     monkeypatch.setattr(training_benchmark, "run_apart", run)
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    monkeypatch.setenv("CXX", "sh")  # the eager backend calls no compiler, so any program will do
     return jobs
 
 
