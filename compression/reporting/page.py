@@ -228,7 +228,7 @@ def _measured(record: RunRecord) -> str:
 
 
 def _shortened(text: str, longest: int) -> str:
-    return text if len(text) <= longest else text[: longest - 1].rstrip() + "…"
+    return text if len(text) <= longest else text[: max(longest - 1, 0)].rstrip() + "…"
 
 
 def _pair(*sections: str) -> str:
