@@ -202,7 +202,7 @@ def _disagreements(story: Story) -> str:
         [
             _cell(name),
             _number(str(each.row)),
-            f'<td class="text">{escape(_shortened(each.text, story.longest_text))}</td>',
+            f'<td class="text">{escape(shortened(each.text, story.longest_text))}</td>',
             _cell(each.label),
             _cell(f"{each.teacher}, {each.teacher_score:.0%} sure"),
             _cell(f"{each.ours}, {each.score:.0%} sure"),
@@ -227,7 +227,8 @@ def _measured(record: RunRecord) -> str:
     )
 
 
-def _shortened(text: str, longest: int) -> str:
+def shortened(text: str, longest: int) -> str:
+    """At most so many characters of a text, with an ellipsis where that is not all of it."""
     return text if len(text) <= longest else text[: max(longest - 1, 0)].rstrip() + "…"
 
 

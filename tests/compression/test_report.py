@@ -9,7 +9,7 @@ import pytest
 
 from app.errors import CompressionError
 from compression import cli
-from compression.reporting import record, report, svg
+from compression.reporting import page, record, report, svg
 from compression.reporting.figures import disagreements
 from tests.compression.finished import Finished
 
@@ -81,6 +81,11 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"recipe": 3}')
     with pytest.raises(CompressionError, match="is not the record of a run"):
         report.write(tmp_path)
+
+
+@pytest.mark.parametrize(("longest", "shown"), [(0, "…"), (1, "…"), (5, "wort…"), (40, "worth every minute")])
+def test_a_text_is_shown_as_far_as_it_may_be(longest: int, shown: str) -> None:
+    assert page.shortened("worth every minute", longest) == shown
 
 
 def test_disagreements_are_the_flipped_rows_the_surest_first() -> None:
