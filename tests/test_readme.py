@@ -144,6 +144,17 @@ def test_the_shipped_models_are_whole_and_small() -> None:
     assert sum(sizes.values()) < 40_000_000
 
 
+def test_the_shipped_cascades_name_the_shipped_tiers() -> None:
+    found = [
+        artifact.read_any(MODELS / name / str(artifact.versions(MODELS, name)[-1]))
+        for name in artifact.model_names(MODELS)
+    ]
+    cascades = [manifest for manifest in found if isinstance(manifest, artifact.CascadeManifest)]
+    assert cascades
+    for tier in (tier for cascade in cascades for tier in cascade.tiers):
+        assert artifact.read(MODELS / tier.name / str(tier.version)).identity == tier.sha256, tier.name
+
+
 def test_the_figures_in_the_readme_are_the_manifests() -> None:
     for name in artifact.model_names(MODELS):
         manifest = artifact.read_any(MODELS / name / str(artifact.versions(MODELS, name)[-1]))
