@@ -148,9 +148,9 @@ class Variant:
 
     def trim(self) -> None:
         """Give back what was kept for passes as large as the largest so far."""
-        for session in (self.session, self.lone_session):
-            if session is not None and isinstance(session.engine, KeepsMemory):
-                session.engine.trim()
+        # the sessions of a version are of one engine, whose memory they share: to trim one is to trim both
+        if isinstance(self.session.engine, KeepsMemory):
+            self.session.engine.trim()
 
     def close(self) -> None:
         """Give the engines' memory back."""

@@ -130,35 +130,35 @@ def test_every_command_line_parses() -> None:
     assert parsed >= 4
 
 
+def shipped() -> dict[Path, artifact.Manifest | artifact.CascadeManifest]:
+    """The highest version of every model in the repository, by folder."""
+    newest = {name: artifact.versions(MODELS, name)[-1] for name in artifact.model_names(MODELS)}
+    folders = [MODELS / name / str(version) for name, version in newest.items()]
+    return {folder: artifact.read_any(folder) for folder in folders}
+
+
 def test_the_shipped_models_are_whole_and_small() -> None:
     sizes = {}
-    for name in artifact.model_names(MODELS):
-        folder = MODELS / name / str(artifact.versions(MODELS, name)[-1])
-        manifest = artifact.read_any(folder)
+    for folder, manifest in shipped().items():
         artifact.verify(folder, manifest)
         if isinstance(manifest, artifact.CascadeManifest):
             continue  # its tiers are counted by themselves
         assert sum(build.bytes for build in manifest.builds) < 25_000_000
-        sizes[name] = sum(path.stat().st_size for path in folder.iterdir())
+        sizes[manifest.name] = sum(path.stat().st_size for path in folder.iterdir())
     assert set(sizes) == {"sentiment-quality", "sentiment-balanced", "sentiment-fast", "sentiment-ngrams"}
     assert sum(sizes.values()) < 40_000_000
 
 
 def test_the_shipped_cascades_name_the_shipped_tiers() -> None:
-    found = [
-        artifact.read_any(MODELS / name / str(artifact.versions(MODELS, name)[-1]))
-        for name in artifact.model_names(MODELS)
-    ]
-    cascades = [manifest for manifest in found if isinstance(manifest, artifact.CascadeManifest)]
+    cascades = [found for found in shipped().values() if isinstance(found, artifact.CascadeManifest)]
     assert cascades
     for tier in (tier for cascade in cascades for tier in cascade.tiers):
         assert artifact.read(MODELS / tier.name / str(tier.version)).identity == tier.sha256, tier.name
 
 
 def test_the_figures_in_the_readme_are_the_manifests() -> None:
-    for name in artifact.model_names(MODELS):
-        manifest = artifact.read_any(MODELS / name / str(artifact.versions(MODELS, name)[-1]))
+    for manifest in shipped().values():
         quality = manifest.quality[0]
-        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}`"))
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{manifest.name}`"))
         assert f"{quality.accuracy:.2%}".replace("%", " %") in row
         assert quality.n == 25_000 or f"{quality.n:,} reviews" in row
