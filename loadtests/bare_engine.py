@@ -2,7 +2,8 @@
 
 Standard input: JSON with folder, build, texts, schedule, tokenize, seconds and in_flight; standard output:
 texts a second. Every worker takes the next of the requests in flight the moment it is free: there is no queue
-to wait in, no protocol, no other thread. Sessions are opened as the service opens them.
+to wait in, no protocol, no other thread. What is being computed is in flight as well: its place is free for
+another request when it is answered. Sessions are opened as the service opens them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Schedule:
 
 
 class InFlight:
-    """A fixed number of requests under way: what is taken is replaced by the next of an endless supply."""
+    """A fixed number of requests under way: what is answered is replaced by the next of an endless supply."""
 
     def __init__(self, supply: Iterator[Ids], count: int) -> None:
         self._supply = supply
@@ -54,9 +55,13 @@ class InFlight:
             )
             chosen = set(by_distance[:rows])
             taken = [self._waiting[index] for index in sorted(chosen)]
-            left = [row for index, row in enumerate(self._waiting) if index not in chosen]
-            self._waiting = left + [next(self._supply) for _ in taken]
+            self._waiting = [row for index, row in enumerate(self._waiting) if index not in chosen]
         return taken
+
+    def answered(self, rows: int) -> None:
+        """So many requests are over: as many others come."""
+        with self._lock:
+            self._waiting += [next(self._supply) for _ in range(rows)]
 
 
 def texts_per_second(
@@ -101,8 +106,12 @@ def main() -> None:
         return lambda: len(engine.logits(*pad([next(own)], manifest.tokenizer.pad_token_id)))
 
     def batched(engine: Engine) -> Callable[[], int]:
-        take = in_flight.take
-        return lambda: len(engine.logits(*pad(take(schedule.rows), manifest.tokenizer.pad_token_id)))
+        def one_pass() -> int:
+            done = len(engine.logits(*pad(in_flight.take(schedule.rows), manifest.tokenizer.pad_token_id)))
+            in_flight.answered(done)
+            return done
+
+        return one_pass
 
     passes = [(one_by_one if schedule.rows == 1 else batched)(engine) for engine in engines]
     texts_per_second(passes, WARM_UP_SECONDS)

@@ -26,8 +26,18 @@ def test_the_oldest_request_leaves_with_those_nearest_to_it_in_length() -> None:
     in_flight = InFlight(itertools.cycle(map(row, (5, 90, 7, 50, 4, 60, 1, 2, 3))), 5)
 
     assert lengths(in_flight.take(3)) == [5, 7, 4]
+    in_flight.answered(3)
     assert lengths(in_flight.take(2)) == [90, 60]
     assert lengths(in_flight.take(1)) == [50]
+
+
+def test_what_is_computed_is_in_flight_until_it_is_answered() -> None:
+    in_flight = InFlight(itertools.cycle(map(row, (5, 90, 7, 50))), 3)
+
+    assert lengths(in_flight.take(2)) == [5, 7]
+    assert lengths(in_flight.take(2)) == [90]
+    in_flight.answered(2)
+    assert lengths(in_flight.take(3)) == [50, 5]
 
 
 def test_texts_are_encoded_as_they_are_taken_or_all_beforehand() -> None:

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from app.errors import DataError
+from compression import contrast, data, pairs
+from compression.cli import main
+from compression.contrast import Templates
+from compression.data import DataSettings
+
+TINY = Templates(
+    patterns={"plain": [("a {good} {thing}.", "a {bad} {thing}.")]},
+    general={
+        "good": ["good"],
+        "bad": ["bad"],
+        "loved": ["loved"],
+        "hated": ["hated"],
+        "praise": ["fine"],
+        "blame": ["poor"],
+    },
+    domains={
+        "film": {
+            "things": ["film"],
+            "aspects": ["plot", "cast"],
+            "good": ["funny"],
+            "bad": ["awful"],
+            "works": ["it works"],
+            "fails": ["it fails"],
+        }
+    },
+)
+
+
+def test_both_sides_stand_in_one_template() -> None:
+    found = contrast.written(2, source=TINY)
+    assert {pair.positive for pair in found} == {"A good film.", "A funny film."}
+    assert {pair.negative for pair in found} == {"A bad film.", "An awful film."}
+
+
+def test_templates_that_yield_too_few_say_how_many() -> None:
+    with pytest.raises(DataError, match=r"yield \d different pairs and 50 were asked for"):
+        contrast.written(50, source=TINY)
+
+
+def test_kinds_alike_often_and_no_sentence_twice() -> None:
+    found = contrast.written(400)
+    kinds = Counter(pair.category for pair in found)
+    assert set(kinds) == {"plain", "negated", "contrasted", "sarcastic"}
+    assert min(kinds.values()) > 80
+    sentences = [side for pair in found for side in (pair.positive, pair.negative)]
+    assert len(set(sentences)) == len(sentences)
+    assert not any("{" in sentence for sentence in sentences)
+    assert found == contrast.written(400)
+    assert found != contrast.written(400, seed=1)
+
+
+def test_no_sentence_that_models_are_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    judged = pairs.Pair("x", "x", "a good, film!", "nothing")
+    monkeypatch.setattr(pairs, "load", lambda: (judged,))
+    assert [pair.positive for pair in contrast.written(1, source=TINY)] == ["A funny film."]
+
+
+def test_every_filling_has_its_opposite() -> None:
+    source = contrast.templates()
+    for good, bad in (("loved", "hated"), ("praise", "blame")):
+        assert len(source.general[good]) == len(source.general[bad])
+    for domain in source.domains.values():
+        assert len(domain["works"]) == len(domain["fails"])
+        assert not set(domain["good"]) & set(domain["bad"])
+    every = [side for kind in source.patterns.values() for template in kind for side in template]
+    assert len(set(every)) == len(every)
+
+
+def test_the_command_writes_a_data_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["contrast", "--output", str(tmp_path / "pairs"), "--pairs", "40"]) == 0
+    assert "72 rows to train on, 8 to validate on" in capsys.readouterr().out
+    read = data.load(str(tmp_path / "pairs"), DataSettings())
+    assert (len(read.train), len(read.validation), read.label_names) == (72, 8, ("negative", "positive"))
+    rows = [json.loads(line) for line in (tmp_path / "pairs" / "train.jsonl").read_text().splitlines()]
+    assert all(count == 2 for count in Counter(row["pair"] for row in rows).values())
+    assert main(["contrast", "--output", str(tmp_path / "pairs"), "--pairs", "40"]) == 1
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["contrast", "--output", str(tmp_path / "other"), "--pairs", "3"]) == 1
