@@ -9,10 +9,15 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from compression.commands import Command, engine, ladder, register, training
+from compression.commands import Command, engine, ladder, register, techniques, training
 
 # A file of its own each; its options come after its name.
-_PARTS: Mapping[str, Command] = {"engine": engine, "ladder": ladder, "training": training}
+_PARTS: Mapping[str, Command] = {
+    "engine": engine,
+    "ladder": ladder,
+    "techniques": techniques,
+    "training": training,
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
