@@ -1,7 +1,8 @@
 """Which waiting rows share the next forward pass. Pure: no clock, no lock, no thread.
 
-It starts from the row whose deadline is nearest, and takes in neighbours of similar length only while the
-padded batch is predicted to cost less than running them apart. For some builds that is never.
+It starts from the row whose turn it is, and takes in neighbours of similar length only while each adds less
+to the predicted cost of the padded batch than its share of a small batch of its own length: a row that costs
+more is left for those that come. For some builds every row is a batch.
 """
 
 from __future__ import annotations
@@ -31,12 +32,17 @@ class Waiting(Protocol):
 
 W = TypeVar("W", bound=Waiting)
 
+# Batches of its own length that a row which is left may come to share. Measured over HTTP with 16 short texts
+# under way: up to 4 serves a sixth more than 1, and more than up to 2.
+_COMPANY = (1, 2, 4)
+
+
 Reason = Literal[
     "took_all",  # nothing else was waiting
     "not_invariant",  # the build runs one unpadded row at a time
     "full_rows",
     "full_tokens",
-    "does_not_pay",  # the next row costs less in a batch of its own
+    "does_not_pay",  # the next row costs less in a batch of its own length
     "deadline",  # the next row would make somebody late
     "idle_workers",  # the rest is left to workers that have nothing to do
 ]
@@ -71,7 +77,8 @@ def next_batch(
     if not limits.batch_invariant:
         return Batch([seed], "not_invariant")
     fair_share = -(-(len(others) + 1) // max(idle_workers, 1))
-    draft = _Draft([seed], seed.length, cost(1, seed.length), seed.deadline)
+    sizes = [rows for rows in _COMPANY if rows <= min(len(others) + 1, limits.max_rows)]
+    draft = _Draft([seed], seed.length, cost(1, seed.length), seed.deadline, sizes)
     shorter = bisect_left(others, seed.length, key=lambda row: row.length) - 1
     longer = shorter + 1
     reason: Reason = "took_all"
@@ -96,12 +103,13 @@ def next_batch(
 
 @dataclass(slots=True)
 class _Draft(Generic[W]):
-    """A batch being put together."""
+    """A batch being put together; `sizes` are those that other batches may come to."""
 
     rows: list[W]
     longest: int
     seconds: float
     deadline: float
+    sizes: Sequence[int]
 
     def admit(self, row: W, cost: Cost, limits: BatchLimits, now: float) -> Reason | None:
         """Take the row in if that fits, pays, and makes nobody late who would not be late anyway.
@@ -112,7 +120,7 @@ class _Draft(Generic[W]):
         if rows * longest > limits.max_tokens:
             return "full_tokens"
         seconds = cost(rows, longest)
-        if seconds >= self.seconds + cost(1, row.length):
+        if seconds >= self.seconds + min(cost(size, row.length) / size for size in self.sizes):
             return "does_not_pay"
         deadline = min(self.deadline, row.deadline)
         if now + seconds > deadline >= now + self.seconds:

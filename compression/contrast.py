@@ -26,6 +26,8 @@ from compression.pairs import Pair
 # Of so many pairs one is kept for validation.
 _VALIDATION_EVERY = 10
 _SLOT = re.compile(r"\{(\w+)\}")
+# Of the words of a sentence and of one that models are judged on.
+_MOST_SHARED = 0.7
 # New sentences are drawn this many times before the templates are called exhausted.
 _DRAWS_PER_PAIR = 50
 
@@ -50,14 +52,15 @@ def templates() -> Templates:
 def written(count: int, seed: int = 0, source: Templates | None = None) -> list[Pair]:
     """So many different pairs, every kind and domain alike often; the same for the same seed.
 
-    No side of any of them is a sentence of `compression.pairs`, on which models are judged.
+    No side of any of them is like a sentence of `compression.pairs`, on which models are judged: of the words
+    of both, seven tenths at most are shared.
 
     Raises:
         DataError: the templates do not yield so many different pairs.
     """
     source = source or templates()
     chance = random.Random(seed)
-    judged = {_plain(side) for pair in pairs.load() for side in (pair.positive, pair.negative)}
+    judged = [_words(side) for pair in pairs.load() for side in (pair.positive, pair.negative)]
     found: list[Pair] = []
     seen: set[str] = set()
     kinds, domains = list(source.patterns), list(source.domains)
@@ -69,7 +72,7 @@ def written(count: int, seed: int = 0, source: Templates | None = None) -> list[
             chance.choice(source.patterns[kind]), _fillings(source, source.domains[domain], chance)
         )
         sides = {_plain(positive), _plain(negative)}
-        if len(sides) == 2 and not sides & (judged | seen):
+        if len(sides) == 2 and not sides & seen and not any(_is_like(side, judged) for side in sides):
             seen |= sides
             found.append(Pair(f"{kind}-{domain}-{len(found)}", kind, positive, negative))
     raise DataError(
@@ -129,10 +132,19 @@ def _pair(template: tuple[str, str], filled: Mapping[str, str]) -> tuple[str, st
 
 def _sentence(text: str) -> str:
     """With the article that the next word asks for and capitals where sentences begin."""
-    text = re.sub(r"\b([Aa]) (?=[aeio]|un(?!i)|u(?!n))", r"\1n ", text)
+    text = re.sub(r"\b([Aa]) (?=[aeio]|u(?!s[aei]|ni(?!n|m)))", r"\1n ", text)
     text = re.sub(r"\bi\b", "I", text)
     return re.sub(r"(^|[.?!] )([a-z])", lambda match: match[1] + match[2].upper(), text)
 
 
 def _plain(text: str) -> str:
     return " ".join(re.findall(r"[a-z0-9']+", text.lower()))
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_plain(text).split())
+
+
+def _is_like(text: str, others: Sequence[frozenset[str]]) -> bool:
+    words = _words(text)
+    return any(len(words & other) > _MOST_SHARED * len(words | other) for other in others)

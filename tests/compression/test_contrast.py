@@ -59,9 +59,20 @@ def test_kinds_alike_often_and_no_sentence_twice() -> None:
 
 
 def test_no_sentence_that_models_are_judged_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = pairs.Pair("x", "x", "a good, film!", "nothing")
+    judged = pairs.Pair("x", "x", "such a good, film!", "nothing")
     monkeypatch.setattr(pairs, "load", lambda: (judged,))
     assert [pair.positive for pair in contrast.written(1, source=TINY)] == ["A funny film."]
+
+
+def test_nor_one_like_it() -> None:
+    judged = [words for pair in pairs.load() for words in map(words_of, (pair.positive, pair.negative))]
+    for pair in contrast.written(300):
+        for words in map(words_of, (pair.positive, pair.negative)):
+            assert all(len(words & other) / len(words | other) <= 0.7 for other in judged)
+
+
+def words_of(text: str) -> set[str]:
+    return {"".join(c for c in word if c.isalnum() or c == "'") for word in text.lower().split()} - {""}
 
 
 def test_every_filling_has_its_opposite() -> None:

@@ -75,7 +75,9 @@ def test_arms_are_made_and_judged_beside_their_teacher(
         right = arm["accuracy"]["value"] * found["rows"]
         assert right == pytest.approx(round(right))
         assert arm["retained"] == arm["accuracy"]["value"] / arms["teacher"]["accuracy"]["value"]
-    assert arms["aware-int8"]["size_bytes"] < arms["soft-labels"]["size_bytes"] < arms["teacher"]["size_bytes"]
+    assert (
+        arms["aware-int8"]["size_bytes"] < arms["soft-labels"]["size_bytes"] < arms["teacher"]["size_bytes"]
+    )
     assert arms["soft-labels"]["seconds"] > 0
     assert page.read_text().count("\n| ") == len(arms) + 1
     assert "soft labels" in capsys.readouterr().out
