@@ -654,6 +654,30 @@ def test_activation_checkpointing_changes_no_weight(short: tuple[Rows, Rows], tm
     assert after.history == [pytest.approx(entry) for entry in before.history]
 
 
+def test_compiling_changes_no_weight(
+    short: tuple[Rows, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The graph that torch captures, run by itself: what a compiler makes of it is not ours to test."""
+    monkeypatch.setenv("CXX", "sh")  # the eager backend calls no compiler, so any program will do
+    compiled = 0
+
+    def capture(model: nn.Module, **options: Any) -> Any:
+        nonlocal compiled
+        compiled += 1
+        return torch_compile(model, backend="eager", **options)
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", capture)
+    plain, before = run(*short, SHORT, tmp_path / "plain")
+    assert compiled == 0
+    faster, after = run(*short, SHORT.model_copy(update={"compile": True}), tmp_path / "compiled")
+    assert compiled == 1
+    assert plain.keys() == faster.keys()
+    for name, weight in plain.items():
+        torch.testing.assert_close(faster[name], weight, atol=1e-6, rtol=1e-5)
+    assert after.history == [pytest.approx(entry) for entry in before.history]
+
+
 def test_compiling_without_a_compiler_is_refused_at_once(
     short: tuple[Rows, Rows], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
