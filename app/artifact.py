@@ -31,6 +31,7 @@ from app.errors import ArtifactError, ChecksumError, ManifestError
 
 MANIFEST_FILE = "manifest.json"
 TOKENIZER_FILE = "tokenizer.json"
+CARD_FILE = "README.md"
 
 EngineName = Literal["onnx", "openvino", "torchscript"]
 Precision = Literal["fp32", "fp16", "bf16", "int8"]
@@ -256,10 +257,11 @@ class Manifest(_Version):
     def identity(self) -> str:
         """sha256 of all that its answers depend on: files, builds, labels, tokenizer settings, temperature.
 
-        Figures do not belong to it: costs may be measured again on another machine.
+        Figures do not belong to it, nor does the model card, which is made of them: costs may be measured
+        again on another machine.
         """
         builds = [(each.name, each.engine, each.precision, each.file) for each in self.builds]
-        stored = sorted({(each.file, each.sha256) for each in self.stored_files})
+        stored = sorted({(each.file, each.sha256) for each in self.stored_files if each.file != CARD_FILE})
         read = self.tokenizer.model_dump(mode="json", exclude_defaults=True)
         heads = [(head.name, head.labels) for head in self.heads]
         document = [heads, read, self.calibration_temperature, builds, stored]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.artifact import Cost, Head, Manifest, Quality
+from app.artifact import CARD_FILE, Cost, Head, Manifest, Quality
 from compression import baseline
 
 # Bytes of BERT-base's 109,483,778 fp32 weights, what a checkpoint of it takes on disk.
@@ -72,7 +72,7 @@ def _cost(manifest: Manifest) -> str:
     ours = manifest.cost[0]
     costs = [cost for cost in manifest.cost if (cost.cpu, cost.threads) == (ours.cpu, ours.threads)]
     # The card is a file of the version itself, and says nothing of its own size.
-    size = sum({each.file: each.bytes for each in manifest.stored_files if each.file != "README.md"}.values())
+    size = sum({each.file: each.bytes for each in manifest.stored_files if each.file != CARD_FILE}.values())
     lengths = [point.tokens for point in ours.latency]
     head = "| model | size | " + " | ".join(f"{length} tokens" for length in lengths) + " | peak memory |"
     lines = ["## Cost", "", head, "|---" * (len(lengths) + 3) + "|"]

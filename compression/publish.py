@@ -121,8 +121,8 @@ def write(draft: Manifest, sources: dict[str, Path], repository: Path, folder: P
 def _write(draft: Manifest, sources: dict[str, Path], repository: Path, folder: Path) -> Path:
     number = max(artifact.versions(repository, draft.name), default=0) + 1
     draft = draft.model_copy(update={"version": number})
-    sources["README.md"] = model_card.write(draft, folder / "README.md")
-    card = _stored("README.md", sources["README.md"])
+    sources[artifact.CARD_FILE] = model_card.write(draft, folder / artifact.CARD_FILE)
+    card = _stored(artifact.CARD_FILE, sources[artifact.CARD_FILE])
     manifest = draft.model_copy(update={"files": (*draft.files, card)})
     (folder / _INTENDED).write_text(manifest.model_dump_json(), encoding="utf-8")
     return artifact.write(repository, manifest, sources)

@@ -278,6 +278,8 @@ def test_the_identity_covers_what_answers_depend_on(repository: Path, field: str
     }
     assert before.model_copy(update={field: changed[field]}).identity != before.identity
     assert before.model_copy(update={"description": "x", "version": 9}).identity == before.identity
+    card = before.files[0].model_copy(update={"file": "README.md"})
+    assert before.model_copy(update={"files": (*before.files, card)}).identity == before.identity
 
 
 def test_its_manifest_is_read_by_its_kind(repository: Path) -> None:
