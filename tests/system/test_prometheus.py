@@ -69,7 +69,7 @@ def promote_default(service_url: str) -> None:
 def ask_the_cascade(service_url: str) -> None:
     """Load the shipped cascade, and let it answer."""
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-    httpx.post(f"{service_url}/admin/models/sentiment-cascade/1/load", headers=headers).raise_for_status()
+    httpx.post(f"{service_url}/admin/models/sentiment-cascade/2/load", headers=headers).raise_for_status()
     body = {"model": "sentiment-cascade", "inputs": ["worth every minute", "not as bad as they say"]}
     httpx.post(f"{service_url}/v1/predict", json=body).raise_for_status()
 
