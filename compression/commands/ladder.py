@@ -23,9 +23,15 @@ def add(parser: argparse.ArgumentParser) -> None:
     option(
         "--versions",
         nargs="+",
-        default=["sentiment-quality", "sentiment-balanced", "sentiment-fast"],
+        default=[
+            "sentiment-quality",
+            "sentiment-balanced",
+            "sentiment-fast",
+            "sentiment-cascade",
+            "sentiment-ngrams",
+        ],
         metavar="NAME",
-        help="models whose highest versions are the upper rungs, the most accurate one first (%(default)s)",
+        help="models whose highest versions are the upper rungs, the slowest one first (%(default)s)",
     )
     option("--texts", type=int, default=500, metavar="N", help="how many texts (%(default)s)")
     option("--rounds", type=int, default=3, metavar="N", help="times over all texts (%(default)s)")
