@@ -27,6 +27,10 @@ class CandidateBuild:
     model_folder: Path
     companions: tuple[str, ...] = ()
 
+    def size_bytes(self, folder: Path) -> int:
+        """Bytes of its files in their folder."""
+        return sum((folder / name).stat().st_size for name in (self.file, *self.companions))
+
     def write(self, folder: Path) -> None:
         """Leave the description beside the file."""
         described = asdict(self) | {"model_folder": str(self.model_folder)}

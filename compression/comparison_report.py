@@ -13,6 +13,7 @@ from app.hardware import cpu_features, cpu_model, usable_cores
 from compression import energy
 from compression.benchmark import LENGTHS
 from compression.comparison import Comparison, Judged, Row
+from compression.markdown import table as markdown_table
 
 
 def table(comparison: Comparison) -> Table:
@@ -27,9 +28,8 @@ def table(comparison: Comparison) -> Table:
 
 def markdown(comparison: Comparison) -> str:
     """The same table for a page, what was measured and what was left out below it."""
-    lines = [columns(comparison), ["---"] * len(columns(comparison))]
-    lines += [cells(row, comparison.rows[0]) for row in comparison.rows]
-    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    rows = [cells(row, comparison.rows[0]) for row in comparison.rows]
+    drawn = markdown_table(columns(comparison), rows)
     left_out = "".join(f"\n\nNot in the table: {reason}." for reason in comparison.refused)
     return f"{drawn}\n\n{caption(comparison)}{left_out}\n"
 

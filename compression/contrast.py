@@ -84,8 +84,10 @@ def write(folder: Path, chosen: Sequence[Pair]) -> dict[str, int]:
     """The pairs as a data set: `train.jsonl` and `validation.jsonl`; rows of each.
 
     Raises:
-        DataError: the folder holds something.
+        DataError: the folder holds something, or there are too few pairs to hold one out.
     """
+    if len(chosen) < _VALIDATION_EVERY:
+        raise DataError(f"{len(chosen)} pairs: at least {_VALIDATION_EVERY}, of which one is for validation")
     if folder.exists() and any(folder.iterdir()):
         raise DataError(f"{folder} is not empty; name a new folder")
     folder.mkdir(parents=True, exist_ok=True)

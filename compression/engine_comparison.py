@@ -9,6 +9,7 @@ from rich.table import Table
 
 from compression import baseline
 from compression.engine_benchmark import EngineTable, Entry
+from compression.markdown import table as markdown_table
 
 
 def table(found: Sequence[EngineTable]) -> Table:
@@ -23,8 +24,7 @@ def table(found: Sequence[EngineTable]) -> Table:
 
 def markdown(found: Sequence[EngineTable]) -> str:
     """The same for a page."""
-    lines = [columns(found), ["---"] * len(columns(found)), *rows(found)]
-    drawn = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    drawn = markdown_table(columns(found), rows(found))
     return f"{drawn}\n\n{caption(found)}\n"
 
 

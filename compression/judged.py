@@ -66,12 +66,17 @@ def evaluate(
             f"{', '.join(taught.labels)}; answers are compared label by label"
         )
     datasets = data.load_all(sources, data.with_label_names(settings, judged.labels))
-    return [_assessed(judged, taught, dataset, work, report) for dataset in datasets]
+    return [assessed(judged, dataset, work, report, taught) for dataset in datasets]
 
 
-def _assessed(
-    judged: Source, taught: Source | None, dataset: Dataset, work: Path, report: Callable[[str], Report]
+def assessed(
+    judged: Source,
+    dataset: Dataset,
+    work: Path,
+    report: Callable[[str], Report],
+    taught: Source | None = None,
 ) -> Assessment:
+    """Judge what is open on data that are read, beside its teacher where there is one."""
     rows = _rows(judged, dataset, work)
     logits = _answers(judged, rows, dataset.name, report)
     reference = None

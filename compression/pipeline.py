@@ -272,6 +272,11 @@ def _do(folder: Path, key: str, work: Callable[[], Path | None]) -> None:
     _clear(folder)  # not before: without the note the stage would begin anew
 
 
+def seconds_of(folder: Path) -> float:
+    """How long a finished stage took to make what its folder holds."""
+    return float(json.loads((folder / _DONE).read_text(encoding="utf-8"))["seconds"])
+
+
 def _clear(folder: Path) -> None:
     """Drop what only an unfinished stage needs; what tells how a training went stays."""
     shutil.rmtree(folder / "files", ignore_errors=True)

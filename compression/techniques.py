@@ -7,7 +7,6 @@ not say what a technique can give at its best.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -20,18 +19,16 @@ from rich.table import Table
 from compression import builds, judged, pipeline, recipe
 from compression.assessment import Figure
 from compression.data import DataSettings
+from compression.markdown import table as markdown_table
 from compression.pipeline import Request
+from compression.recipe import TEACHER
 from compression.stages.base import Input
 from compression.training import Report
 
 RECIPE = "techniques"
-_TEACHER = "teacher"
-# The last stage that is needed; publishing would measure what the shipped models' tables show already.
-_LAST = "aware-int8"
-_WIDTH = 150
 # What a row of the table says of a stage of the recipe; in the order of the table.
 ARMS: Mapping[str, str] = {
-    _TEACHER: "the teacher, fp32",
+    TEACHER: "the teacher, fp32",
     "student": "half of its layers, untaught",
     "true-labels": "half of its layers, true labels alone",
     "soft-labels": "half of its layers, soft labels, T = 2, and 0.3 times true ones",
@@ -102,15 +99,16 @@ def measure(
         repository=work / "techniques",
         work=work,
     )
-    outcome = pipeline.run_stages(*pipeline.start(request, report), until=_LAST)
+    # Without publishing, which would measure what the shipped models' tables show already.
+    *_, last = ARMS
+    outcome = pipeline.run_stages(*pipeline.start(request, report), until=last)
     arms: list[Arm] = []
     rows = 0
     for name, what in ARMS.items():
         if name not in outcome.results:
             continue
-        found, *_ = judged.evaluate(
-            str(outcome.results[name].folder), data, settings, request.recipe.text, work, report
-        )
+        source = judged.opened(str(outcome.results[name].folder), request.recipe.text, work)
+        found = judged.assessed(source, outcome.datasets[0], work, report)
         rows = found.n
         base = arms[0].accuracy.value if arms else found.accuracy.value
         arms.append(_arm(name, what, found.accuracy, found.accuracy.value / base, outcome.results[name]))
@@ -118,20 +116,14 @@ def measure(
 
 
 def _arm(name: str, what: str, accuracy: Figure, retained: float, result: Input) -> Arm:
-    done = result.folder / "stage.json"
-    seconds = 0.0
-    if name != _TEACHER and done.is_file():
-        seconds = float(json.loads(done.read_text(encoding="utf-8"))["seconds"])
+    seconds = 0.0 if name == TEACHER else pipeline.seconds_of(result.folder)
     return Arm(name, what, accuracy, retained, seconds, _size(result.folder))
 
 
 def _size(folder: Path) -> int:
     if (folder / builds.FILE).is_file():
-        build = builds.read(folder)
-        files = [folder / build.file, *(folder / name for name in build.companions)]
-    else:
-        files = [path for path in folder.glob("*.safetensors") if path.is_file()]
-    return sum(path.stat().st_size for path in files)
+        return builds.read(folder).size_bytes(folder)
+    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
 
 
 def table(found: Found) -> Table:
@@ -146,8 +138,7 @@ def table(found: Found) -> Table:
 
 def markdown(found: Found) -> str:
     """For a page."""
-    lines = [_COLUMNS, ["---", "---", *["---:"] * (len(_COLUMNS) - 2)], *map(_cells, found.arms)]
-    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    body = markdown_table(_COLUMNS, map(_cells, found.arms))
     refused = "".join(f"\nNot made: {why}.\n" for why in found.refused)
     return f"{body}\n\nJudged on {found.rows:,} texts.\n{refused}"
 
@@ -157,9 +148,8 @@ def document(found: Found) -> dict[str, Any]:
     return {"date": datetime.now(UTC).date().isoformat(), **asdict(found)}
 
 
-def show(found: Found, console: Console | None = None) -> None:
+def show(found: Found, console: Console) -> None:
     """Print the table and what was refused."""
-    console = console or Console(width=_WIDTH)
     console.print(table(found))
     for why in found.refused:
         console.print(f"not made: {why}")

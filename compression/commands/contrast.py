@@ -27,11 +27,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
-    from app.errors import DataError
     from compression import contrast
 
-    if options.pairs < 10:
-        raise DataError(f"--pairs {options.pairs}: at least 10, of which one is for validation")
     rows = contrast.write(options.output, contrast.written(options.pairs, options.seed))
     print(f"{options.output}: {rows['train']:,} rows to train on, {rows['validation']:,} to validate on")
     return 0

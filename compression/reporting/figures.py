@@ -75,9 +75,8 @@ def _open(folder: Path, context: Context, chosen: Sequence[int]) -> tuple[Logits
         build = builds.read(folder)
         own = read_by(classifier.load(str(build.model_folder)), context).validation_rows()
         engine = load_engine(build.engine, folder / build.file, usable_cores(), build.precision)
-        size = sum((folder / name).stat().st_size for name in (build.file, *build.companions))
         classes = len(context.heads[0].labels)
-        return parity.one_by_one(engine, own, chosen)[:, :classes], engine.logits, size
+        return parity.one_by_one(engine, own, chosen)[:, :classes], engine.logits, build.size_bytes(folder)
     if not (folder / WEIGHTS_FILE).is_file():
         return None
     loaded = classifier.load(str(folder))

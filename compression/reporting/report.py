@@ -10,7 +10,7 @@ from pathlib import Path
 from app import artifact
 from app.artifact import Manifest
 from app.errors import ArtifactError
-from compression.pipeline import Outcome
+from compression.pipeline import Outcome, seconds_of
 from compression.recipe import TEACHER
 from compression.reporting import page, record
 from compression.reporting.figures import histories, measure
@@ -69,10 +69,9 @@ def recorded(outcome: Outcome, context: Context) -> RunRecord:
         if stage.name not in results:
             continue
         folder = results[stage.name].folder
-        state = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
         kind = getattr(stage, "kind", type(stage).__name__)
         relative = os.path.relpath(folder, work)
-        stages.append(StageRecord(stage.name, kind, stage.gives, stage.inputs, relative, state["seconds"]))
+        stages.append(StageRecord(stage.name, kind, stage.gives, stage.inputs, relative, seconds_of(folder)))
     return RunRecord(
         recipe=recipe.name,
         data=context.data_name,

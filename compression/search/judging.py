@@ -179,7 +179,6 @@ def _calls(models: Mapping[str, Predict], tokens: int) -> dict[str, Callable[[],
 
 def _bytes_published(build: CandidateBuild, folder: Path, source: Classifier) -> int:
     """Size of the version's files but for its model card: build, tokenizer and configuration."""
-    graph = sum((folder / name).stat().st_size for name in (build.file, *build.companions))
     tokenizer = len(source.tokenizer.backend_tokenizer.to_str().encode())
     config = len(source.model.config.to_json_string().encode())
     other = sum(
@@ -187,4 +186,4 @@ def _bytes_published(build: CandidateBuild, folder: Path, source: Classifier) ->
         for path in build.model_folder.glob("*token*.json")
         if path.name != artifact.TOKENIZER_FILE
     )
-    return graph + tokenizer + config + other
+    return build.size_bytes(folder) + tokenizer + config + other

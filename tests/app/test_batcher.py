@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import get_args
 
 import pytest
@@ -141,16 +142,16 @@ def test_metrics_count_the_same_reasons() -> None:
     assert get_args(Reason) == DISPATCH_REASONS
 
 
+def share(text: Text, cost: Cost, company: int) -> float:
+    """What the text would cost in the best small batch of texts of its length."""
+    return min(cost(rows, text.length) / rows for rows in (1, 2, 4) if rows <= company)
+
+
 def obvious(
     seed: Text, others: list[Text], cost: Cost, limits: BatchLimits, company: int | None = None
 ) -> list[Text]:
     """The rule, spelt out: take the nearest length while that pays, and leave a side that stopped paying."""
     company = company or min(len(others) + 1, limits.max_rows)
-
-    def share(text: Text) -> float:
-        """What the text would cost in the best batch of texts of its length."""
-        return min(cost(rows, text.length) / rows for rows in (1, 2, 4) if rows <= company)
-
     batch = [seed]
     shorter = [text for text in others if text.length < seed.length][::-1]
     longer = [text for text in others if text.length >= seed.length]
@@ -160,7 +161,7 @@ def obvious(
             side = longer
         grown = [*batch, side[0]]
         fits = len(grown) * max(text.length for text in grown) <= limits.max_tokens
-        if fits and together(grown, cost) < together(batch, cost) + share(side[0]):
+        if fits and together(grown, cost) < together(batch, cost) + share(side[0], cost, company):
             batch = grown
             side.pop(0)
         else:
@@ -182,6 +183,26 @@ def test_against_the_obvious_and_the_best(number: int) -> None:
 
     assert batch == obvious(seed, others, cost, limits)
     assert together(batch, cost) <= apart(batch, cost)
+    best = best_saving(seed, others, cost, limits)
+    assert saving(batch, others, cost, limits) >= 0.5 * best
+
+
+def saving(batch: list[Text], others: list[Text], cost: Cost, limits: BatchLimits) -> float:
+    """Against the seed by itself and each other row in the best small batch of its own length."""
+    company = min(len(others) + 1, limits.max_rows)
+    seed, *rest = batch
+    left = sum(share(text, cost, company) for text in rest)
+    return cost(1, seed.length) + left - together(batch, cost)
+
+
+def best_saving(seed: Text, others: list[Text], cost: Cost, limits: BatchLimits) -> float:
+    """Over every subset that fits."""
+    batches = [[seed, *rest] for size in range(limits.max_rows) for rest in combinations(others, size)]
+    return max(
+        saving(batch, others, cost, limits)
+        for batch in batches
+        if len(batch) == 1 or len(batch) * max(text.length for text in batch) <= limits.max_tokens
+    )
 
 
 def seconds_a_text(take: Callable[[Text, list[Text]], list[Text]], cost: Cost) -> float:

@@ -69,7 +69,10 @@ def promote_default(service_url: str) -> None:
 def ask_the_cascade(service_url: str) -> None:
     """Load the shipped cascade, and let it answer."""
     headers = {"Authorization": f"Bearer {ADMIN_TOKEN}"}
-    httpx.post(f"{service_url}/admin/models/sentiment-cascade/2/load", headers=headers).raise_for_status()
+    models = httpx.get(f"{service_url}/v1/models").json()["models"]
+    version = max(model["version"] for model in models if model["name"] == "sentiment-cascade")
+    path = f"/admin/models/sentiment-cascade/{version}/load"
+    httpx.post(service_url + path, headers=headers).raise_for_status()
     body = {"model": "sentiment-cascade", "inputs": ["worth every minute", "not as bad as they say"]}
     httpx.post(f"{service_url}/v1/predict", json=body).raise_for_status()
 
