@@ -441,6 +441,25 @@ def model_names(repository: Path) -> list[str]:
     )
 
 
+def newest_folders(repository: Path) -> dict[str, Path]:
+    """The folder of each model's highest version, by name; models without a version are left out."""
+    numbers = {name: versions(repository, name) for name in model_names(repository)}
+    return {name: repository / name / str(found[-1]) for name, found in numbers.items() if found}
+
+
+def newest_folder(repository: Path, name: str) -> Path:
+    """The folder of a model's highest version.
+
+    Raises:
+        ArtifactError: the repository holds no version of it.
+    """
+    folders = newest_folders(repository)
+    if name not in folders:
+        there = ", ".join(folders) or "nothing"
+        raise ArtifactError(f"{repository} holds no version of {name}; it has {there}")
+    return folders[name]
+
+
 def stored_file(path: Path) -> StoredFile:
     """Describe a file as it is now."""
     return StoredFile(file=path.name, sha256=sha256(path), bytes=path.stat().st_size)

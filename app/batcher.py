@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Generic, Literal, Protocol, TypeVar
 
 Cost = Callable[[int, int], float]
@@ -41,7 +42,7 @@ Reason = Literal[
     "took_all",  # nothing else was waiting
     "not_invariant",  # the build runs one unpadded row at a time
     "full_rows",
-    "full_tokens",
+    "full_tokens",  # or the memory that attention over them takes
     "does_not_pay",  # the next row costs less in a batch of its own length
     "deadline",  # the next row would make somebody late
     "idle_workers",  # the rest is left to workers that have nothing to do
@@ -51,11 +52,20 @@ Reason = Literal[
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """What bounds a batch. A build that is not batch-invariant runs one unpadded row at a time."""
+    """What bounds a batch. A build that is not batch-invariant runs one unpadded row at a time.
+
+    `max_pairs` bounds rows times the square of their padded length: the pairs of tokens that attention
+    weighs, which is what a pass takes memory for.
+    """
 
     max_rows: int
     max_tokens: int
     batch_invariant: bool
+    max_pairs: float = inf
+
+    def hold(self, rows: int, longest: int) -> bool:
+        """Whether so many rows, padded to the longest, are no more than a pass may have."""
+        return rows * longest <= self.max_tokens and rows * longest**2 <= self.max_pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +127,7 @@ class _Draft(Generic[W]):
         Returns why it was not taken, or None.
         """
         rows, longest = len(self.rows) + 1, max(self.longest, row.length)
-        if rows * longest > limits.max_tokens:
+        if not limits.hold(rows, longest):
             return "full_tokens"
         seconds = cost(rows, longest)
         if seconds >= self.seconds + min(cost(size, row.length) / size for size in self.sizes):

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path("/")
+MIB = 1 << 20
 FEATURES = ("avx2", "avx512", "vnni", "bf16", "amx")
 
 # feature -> groups of /proc/cpuinfo flags; one whole group is enough

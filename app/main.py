@@ -40,6 +40,7 @@ from app.scheduler import Scheduler
 from app.service import Service
 from app.settings import Settings
 from app.threads import core_budget
+from app.upkeep import trim_after_load
 
 if TYPE_CHECKING:
     from app.protocols.openinference.grpc_server import Server
@@ -116,12 +117,14 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         parts.scheduler.start()
         app.state.start = asyncio.create_task(_start(parts, grpc, on_failed_start, on_started))
+        upkeep = asyncio.create_task(trim_after_load(parts.scheduler, lambda: parts.registry.loaded))
         try:
             yield
         finally:
             parts.admission.close()
-            app.state.start.cancel()
-            await asyncio.gather(app.state.start, return_exceptions=True)
+            for task in (app.state.start, upkeep):
+                task.cancel()
+            await asyncio.gather(app.state.start, upkeep, return_exceptions=True)
             if grpc is not None:
                 await grpc.stop()
             await asyncio.to_thread(parts.scheduler.close)

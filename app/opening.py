@@ -6,6 +6,7 @@ Blocks, and is called from threads. What it opens is not yet probed.
 from __future__ import annotations
 
 import logging
+import math
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -118,10 +119,15 @@ class Opener:
         engine = load_engine(build.engine, folder / build.file, inner, build.precision, passes, device)
         return Session(engine, threads, self._cost(manifest, build, threads))
 
-    def limits(self, build: Build) -> BatchLimits:
-        """What bounds a batch of a build."""
-        settings = self._settings
-        return BatchLimits(settings.max_batch_rows, settings.max_batch_tokens, build.batch_invariant)
+    def limits(self, manifest: Manifest, build: Build) -> BatchLimits:
+        """What bounds a batch of a build.
+
+        On a CPU no batch takes more memory for its attention than the longest text by itself: more rows of
+        such a length would not be faster either, for they leave the caches.
+        """
+        settings, longest = self._settings, manifest.tokenizer.max_tokens
+        pairs = longest**2 if device_of(build) == "cpu" else math.inf
+        return BatchLimits(settings.max_batch_rows, settings.max_batch_tokens, build.batch_invariant, pairs)
 
     def _open_first(
         self, manifest: Manifest, choices: list[Choice], verified: Future[None]
@@ -153,11 +159,9 @@ class Opener:
 
     def _cost(self, manifest: Manifest, build: Build, threads: int) -> CostModel:
         stored = self.tuning.get(self.place(build)).costs.get(threads, {})
-        grid, model = (
-            cost_grid(manifest, self.limits(build)),
-            published_cost(manifest, build.name, self.limits(build)),
-        )
-        for point in grid:
+        limits = self.limits(manifest, build)
+        model = published_cost(manifest, build.name, limits)
+        for point in cost_grid(manifest, limits):
             if point in stored:
                 model.measure(point, stored[point])
         return model

@@ -16,7 +16,7 @@ from app.artifact import AnyManifest, CascadeManifest
 from app.cascade import Cascade, Served
 from app.errors import ArtifactError, BertpressError, ConflictError, NotLoadedError
 from app.first import first_versions
-from app.hardware import Hardware, resident_memory_bytes, return_free_memory, trim_memory
+from app.hardware import MIB, Hardware, resident_memory_bytes, return_free_memory, trim_memory
 from app.head_start import HeadStart
 from app.metrics import Metrics
 from app.opening import Opened, Opener
@@ -31,7 +31,6 @@ from app.tuning import Tuning
 from app.variant import Variant, VersionKey
 
 log = logging.getLogger(__name__)
-MIB = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +289,7 @@ class Registry:
         return (head_start and head_start.take(key)) or self._opener.open(key)
 
     def _variant(self, opened: Opened) -> Variant:
-        manifest, limits = opened.manifest, self._opener.limits(opened.choice.build)
+        manifest, limits = opened.manifest, self._opener.limits(opened.manifest, opened.choice.build)
         metrics = self._metrics.variant(manifest.name, manifest.version, manifest.labels)
         variant = Variant(manifest, opened.choice, opened.tokenizer, opened.session, limits, metrics)
         variant.memory_bytes = opened.memory_bytes

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
 
-from app.artifact import Build
+from app.artifact import Build, Manifest
 from app.errors import BertpressError, EngineError
 from app.hardware import Hardware, resident_memory_bytes, return_free_memory
 from app.opening import Opener
@@ -33,7 +33,7 @@ T = TypeVar("T")
 # A longer pass would keep a request waiting; what it costs follows from the shorter ones.
 _LONGEST_PIECE_SECONDS = 0.1
 _TRIAL_TOKENS = 128
-_TRIAL_ROWS = (1, 8)
+_TRIAL_ROWS = (1, 4)
 _TRIAL_ROUNDS = 4
 _ATTEMPTS = 20
 # While it is tried, a second copy of a build must not take more of the memory that is left.
@@ -82,7 +82,11 @@ class Tuner:
             log.exception("measuring %s while idle failed; it serves with what is known", variant.key)
 
     async def _measure_costs(self, variant: Variant, session: Session) -> None:
-        missing = [p for p in sorted(session.cost.estimated) if session.cost(*p) <= _LONGEST_PIECE_SECONDS]
+        missing = [
+            point
+            for point in sorted(session.cost.estimated)
+            if session.cost(*point) <= _LONGEST_PIECE_SECONDS and variant.limits.hold(*point)
+        ]
         for point in missing:
             rows, length = point
             measure = partial(pass_seconds, session, variant.some_ids(length), rows)
@@ -138,7 +142,7 @@ class Tuner:
             ids = variant.some_ids(min(_TRIAL_TOKENS, variant.manifest.tokenizer.max_tokens))
             passes = max(self._scheduler.cores // threads, 1)
             rates = []
-            for rows in self._trial_rows(build, session, len(ids)):
+            for rows in self._trial_rows(variant.manifest, build, session, len(ids)):
                 rate = partial(texts_per_second, session, ids, rows, passes)
                 rates += [await self._undisturbed(rate, self._scheduler.cores) for _ in range(_TRIAL_ROUNDS)]
             lone_seconds = await self._undisturbed(partial(pass_seconds, session, ids, 1), threads)
@@ -156,9 +160,10 @@ class Tuner:
             trial.lone_seconds * 1000,
         )
 
-    def _trial_rows(self, build: Build, session: Session, length: int) -> list[int]:
-        most = self._opener.limits(build).max_rows if build.batch_invariant else 1
-        fits = [rows for rows in _TRIAL_ROWS if rows <= most]
+    def _trial_rows(self, manifest: Manifest, build: Build, session: Session, length: int) -> list[int]:
+        limits = self._opener.limits(manifest, build)
+        most = limits.max_rows if build.batch_invariant else 1
+        fits = [rows for rows in _TRIAL_ROWS if rows <= most and limits.hold(rows, length)]
         return [rows for rows in fits if rows == 1 or session.cost(rows, length) <= _LONGEST_PIECE_SECONDS]
 
     @asynccontextmanager
@@ -174,6 +179,8 @@ class Tuner:
             return
         if not self._has_room(build):
             raise EngineError(f"the memory left does not allow build {build.name} to be opened for a trial")
+        # What it keeps for good must not lie between what passes took and leave behind.
+        await self._when_idle(variant.trim)
         session = await self._when_idle(partial(self._opener.open_session, variant.manifest, build, threads))
         try:
             numbers = range(len(variant.manifest.probes))

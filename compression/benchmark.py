@@ -142,14 +142,8 @@ def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Pa
 
 def latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
     """The newest version of every model of a repository; cascades, which have no builds, are left out."""
-    found = []
-    for name in artifact.model_names(models):
-        numbers = artifact.versions(models, name)
-        if numbers:
-            folder = models / name / str(numbers[-1])
-            manifest = artifact.read_any(folder)
-            if isinstance(manifest, Manifest):
-                found.append((folder, manifest))
+    manifests = [(folder, artifact.read_any(folder)) for folder in artifact.newest_folders(models).values()]
+    found = [(folder, manifest) for folder, manifest in manifests if isinstance(manifest, Manifest)]
     if not found:
         raise ArtifactError(f"{models} holds no published version; run `bertpress compress` first")
     return found

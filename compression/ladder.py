@@ -25,9 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app import artifact
-from app.artifact import AnyManifest, CascadeManifest, Manifest, TokenizerSettings
+from app.artifact import CascadeManifest, Manifest, TokenizerSettings
 from app.engines import load_engine
-from app.errors import ArtifactError
 from app.hardware import cpu_features, cpu_model, usable_cores
 from app.tokenizer import Tokenizer
 from compression import baseline, classifier, data, export
@@ -147,7 +146,8 @@ def steps(asked: Asked, threads: int, scratch: Path) -> Iterable[Step]:
     yield Step("graph, ONNX Runtime fp32", _through(reads, engine.logits, classes))
     engine.close()
     for number, name in enumerate(asked.versions):
-        folder, manifest = _highest(asked.models, name)
+        folder = artifact.newest_folder(asked.models, name)
+        manifest = artifact.read_any(folder)
         if isinstance(manifest, CascadeManifest):
             yield _cascade(asked.models, manifest, threads)
             continue
@@ -192,14 +192,6 @@ def _cascade(models: Path, manifest: CascadeManifest, instances: int) -> Step:
     retention = quality[0].accuracy / taught if taught else None
     names = " > ".join(tier.name for tier in manifest.tiers)
     return Step(f"{manifest.name}: {names}{_several(instances)}", answer, instances, retention=retention)
-
-
-def _highest(models: Path, name: str) -> tuple[Path, AnyManifest]:
-    numbers = artifact.versions(models, name)
-    if not numbers:
-        raise ArtifactError(f"{models} holds no version of {name}; name others with --versions")
-    folder = models / name / str(numbers[-1])
-    return folder, artifact.read_any(folder)
 
 
 def _tokenizer(teacher: Path, tokens: int) -> Tokenizer:

@@ -106,12 +106,11 @@ def measure(
     """Turns by length of text, and what was measured.
 
     Raises:
+        ArtifactError: the repository holds no version of the model.
         SettingsError: the service or the engine cannot be run.
     """
-    versions = artifact.versions(models, name)
-    if not versions:
-        raise SettingsError(f"{models} holds no version of {name}; name another with --models and --name")
-    manifest = artifact.read(models / name / str(versions[-1]))
+    folder = artifact.newest_folder(models, name)
+    manifest = artifact.read(folder)
     samples = {
         length: Random(0).sample(all_texts, min(TEXTS, len(all_texts)))
         for length, all_texts in texts.sentences_and_reviews().items()
@@ -121,7 +120,7 @@ def measure(
         build = next(one for one in manifest.builds if one.name == build_of(running.url, name))
         cores = detect().cores
         schedules = schedules_of(cores, build.batch_invariant)
-        engine = _Engine(models / name / str(versions[-1]), build.name, schedules, seconds)
+        engine = _Engine(folder, build.name, schedules, seconds)
         for number in range(rounds):
             for length, sample in samples.items():
                 turns[length].append(_turn(running, engine, sample))

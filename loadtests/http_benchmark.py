@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(models: Path, duration_seconds: float) -> dict[str, tuple[Summary, Summary]]:
     """Drive every model of the repository through one service; closed loop first, then open loop."""
-    names = [name for name in artifact.model_names(models) if artifact.versions(models, name)]
+    names = list(artifact.newest_folders(models))
     if not names:
         raise SettingsError(f"{models} holds no published version; run `bertpress compress` first")
     lines = texts.load()

@@ -60,12 +60,8 @@ def measure(models: Path, swaps: int) -> list[Outcome]:
 
 def _versions(models: Path) -> list[tuple[str, int]]:
     """The newest version of every model; cascades are left out, whose tiers cannot be unloaded under them."""
-    newest = [(name, artifact.versions(models, name)[-1]) for name in artifact.model_names(models)]
-    return [
-        (name, number)
-        for name, number in newest
-        if isinstance(artifact.read_any(models / name / str(number)), artifact.Manifest)
-    ]
+    manifests = map(artifact.read_any, artifact.newest_folders(models).values())
+    return [(found.name, found.version) for found in manifests if isinstance(found, artifact.Manifest)]
 
 
 async def _swap_under_load(

@@ -18,7 +18,7 @@ LAYERS = (
     {"app.protocols"},
     {"app.service", "app.gauges"},
     {"app.routing", "app.registry", "app.admission", "app.cache", "app.in_flight"},
-    {"app.answer", "app.tuner", "app.head_start", "app.tiers"},
+    {"app.answer", "app.tuner", "app.upkeep", "app.head_start", "app.tiers"},
     {"app.scheduler", "app.opening", "app.cascade"},
     {"app.dispatch", "app.background", "app.first", "app.repository", "app.threads"},
     {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds", "app.leases"}

@@ -132,9 +132,7 @@ def test_every_command_line_parses() -> None:
 
 def shipped() -> dict[Path, artifact.Manifest | artifact.CascadeManifest]:
     """The highest version of every model in the repository, by folder."""
-    newest = {name: artifact.versions(MODELS, name)[-1] for name in artifact.model_names(MODELS)}
-    folders = [MODELS / name / str(version) for name, version in newest.items()]
-    return {folder: artifact.read_any(folder) for folder in folders}
+    return {folder: artifact.read_any(folder) for folder in artifact.newest_folders(MODELS).values()}
 
 
 def test_the_shipped_models_are_whole_and_small() -> None:

@@ -100,23 +100,12 @@ def attach(model: PreTrainedModel, schedule: Sequence[float]) -> None:
         CompressionError: shares that rise, are not between 0 and 1, or are more or fewer than layers - 1; or
             the model has thresholds.
     """
-    check_family(model)
-    layers = len(encoder_layers(model))
-    if thresholds_of(model):
-        raise CompressionError("the model prunes tokens by thresholds already; give a model that keeps all")
-    if len(schedule) != layers - 1:
-        raise CompressionError(
-            f"a token schedule of {len(schedule)} shares, {list(schedule)}, is given to a model of {layers} "
-            f"layers, which takes {layers - 1}: one after each layer but the last"
-        )
+    _check(model, "token shares", schedule, "thresholds", thresholds_of(model))
     if not all(0 < after <= before for before, after in zip((1.0, *schedule), schedule, strict=False)):
         raise CompressionError(
             f"a token schedule keeps shares between 0 and 1 that never rise, got {list(schedule)}"
         )
-    attached = schedule_of(model)
-    setattr(model.config, SCHEDULE_KEY, list(schedule))
-    if not attached:
-        Pruner().hook(model)
+    _keep(model, SCHEDULE_KEY, schedule)
 
 
 def attach_thresholds(model: PreTrainedModel, thresholds: Sequence[float]) -> None:
@@ -126,18 +115,28 @@ def attach_thresholds(model: PreTrainedModel, thresholds: Sequence[float]) -> No
         UnsupportedModelError: a bottleneck student, or DistilBERT in transformers 4.
         CompressionError: more or fewer than layers - 1; or the model has shares.
     """
+    _check(model, "token thresholds", thresholds, "shares", schedule_of(model))
+    _keep(model, THRESHOLDS_KEY, thresholds)
+
+
+def _check(model: PreTrainedModel, what: str, given: Sequence[float], rule: str, other: object) -> None:
+    """Whether the model can have what is given, one for each layer but the last, and has no other rule."""
     check_family(model)
     layers = len(encoder_layers(model))
-    if schedule_of(model):
-        raise CompressionError("the model prunes tokens by shares already; give a model that keeps all")
-    if len(thresholds) != layers - 1:
+    if other:
+        raise CompressionError(f"the model prunes tokens by {rule} already; give a model that keeps all")
+    if len(given) != layers - 1:
         raise CompressionError(
-            f"{len(thresholds)} token thresholds, {list(thresholds)}, are given to a model of {layers} "
-            f"layers, which takes {layers - 1}: one after each layer but the last"
+            f"{len(given)} {what}, {list(given)}, are given to a model of {layers} layers, which takes "
+            f"{layers - 1}: one after each layer but the last"
         )
-    attached = thresholds_of(model)
-    setattr(model.config, THRESHOLDS_KEY, list(thresholds))
-    if not attached:
+
+
+def _keep(model: PreTrainedModel, key: str, values: Sequence[float]) -> None:
+    """Write them into the configuration, and watch the model's passes if nobody does yet."""
+    watched = bool(getattr(model.config, key, None))
+    setattr(model.config, key, list(values))
+    if not watched:
         Pruner().hook(model)
 
 

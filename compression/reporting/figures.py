@@ -19,7 +19,7 @@ from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate, probabilities
 from compression.measurement import Predict, latency
 from compression.ngrams.student import is_ngrams
-from compression.reporting.record import Disagreement, RunRecord, StageFigures
+from compression.reporting.record import LONGEST_TEXT, Disagreement, RunRecord, StageFigures
 from compression.stages.base import Context
 from compression.stages.reading import read_by
 
@@ -27,7 +27,6 @@ ROWS = 300
 _ROUNDS = 10
 _TOKENS = 128
 _SHOWN = 8
-_LONGEST_TEXT = 240
 
 
 def measure(
@@ -104,7 +103,7 @@ def disagreements(
     found = [
         Disagreement(
             row=int(row),
-            text=texts[row][:_LONGEST_TEXT],
+            text=texts[row][:LONGEST_TEXT],
             label=names[labels[index]],
             teacher=names[theirs[index].argmax()],
             teacher_score=round(float(theirs[index].max()), 4),

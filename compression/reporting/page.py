@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from app.artifact import Manifest
-from compression.reporting.record import Disagreement, RunRecord, StageFigures
+from compression.reporting.record import LONGEST_TEXT, Disagreement, RunRecord, StageFigures
 from compression.reporting.svg import Point, bar, bars, lines, scatter
 
 
@@ -21,7 +21,7 @@ class Story:
     manifests: tuple[Manifest, ...]
     histories: Mapping[str, Sequence[Mapping[str, float]]]
     assessments: tuple[Mapping[str, Any], ...]
-    longest_text: int = 240
+    longest_text: int = LONGEST_TEXT
 
 
 def html(story: Story) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 from app.errors import CompressionError
 
 RECORD_FILE = "run.json"
+# Characters of a text that a record keeps, and a report shows unless told to show less.
+LONGEST_TEXT = 240
 
 
 @dataclass(frozen=True)

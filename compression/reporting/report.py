@@ -15,13 +15,13 @@ from compression.recipe import TEACHER
 from compression.reporting import page, record
 from compression.reporting.figures import histories, measure
 from compression.reporting.page import Story
-from compression.reporting.record import RunRecord, StageRecord
+from compression.reporting.record import LONGEST_TEXT, RunRecord, StageRecord
 from compression.stages.base import Context
 
 REPORT_FILE = "report.html"
 
 
-def write(work: Path, target: Path | None = None, longest_text: int = 240) -> Path:
+def write(work: Path, target: Path | None = None, longest_text: int = LONGEST_TEXT) -> Path:
     """Write the report of the run in `work`; returns the file.
 
     Raises:

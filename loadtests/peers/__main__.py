@@ -105,8 +105,7 @@ def _servers(title: str, present: Sequence[str]) -> list[tuple[Peer, Sequence[Se
 
 
 def _bench(options: argparse.Namespace, title: str, present: Sequence[str], scratch: Path) -> Bench:
-    model = options.models / options.name
-    folder = model / str(_highest_version(options.models, options.name))
+    folder = artifact.newest_folder(options.models, options.name)
     manifest = artifact.read(folder)
     build = choose_build(manifest, detect().features, {"onnx"}, options.build).build
     if title == "same-build":
@@ -136,13 +135,6 @@ def _with_corpora(
         corpora=corpora,
         seconds={"short": options.seconds, "long": options.seconds * LONG_FACTOR},
     )
-
-
-def _highest_version(models: Path, name: str) -> int:
-    versions = artifact.versions(models, name)
-    if not versions:
-        raise SettingsError(f"{models} holds no version of {name}; name another with --models and --name")
-    return versions[-1]
 
 
 def _python_with_transformers(environments: Path, present: Sequence[str]) -> Path:

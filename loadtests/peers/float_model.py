@@ -1,16 +1,17 @@
-"""The float model behind an int8 build, in Hugging Face's form: what the users of other servers would load.
+"""The float model behind a quantized build, in Hugging Face's form: what users of other servers would load.
 
-The published artifacts carry int8 weights only. Their dequantized weights make a model of the same shape and
-nearly the same answers, which anybody can make again: what it costs to run does not depend on the values.
-Only for what `bertpress compress` exports: fused BERT, dynamic int8 (a `--float-model` of one's own serves
-as well).
+The published artifacts carry integers only. What they stand for makes a model of the same shape and nearly
+the same answers, which anybody can make again: what it costs to run does not depend on the values. What the
+graph folded together (`compression.graph`) is put where that form has room for it: the scale of the attention
+scores comes out of the query weights, the biases of key and value stay zero, and so do token types.
 """
 
 from __future__ import annotations
 
-import re
+import json
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,27 +21,32 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from app.errors import DataError
+from compression.quantization.embeddings import PackedTable
 
 Weights = dict[str, npt.NDArray[np.float32]]
-_COPIED = ("config.json", "tokenizer.json", "tokenizer_config.json")
-_KINDS = ("QEmbedLayerNormalization", "QAttention", "MatMulInteger")
-_OF_A_LAYER = ("attention.output.dense", "intermediate.dense", "output.dense")
-_EMBEDDINGS = (
-    "word_embeddings.weight",
-    "position_embeddings.weight",
-    "token_type_embeddings.weight",
-    "LayerNorm.weight",
-    "LayerNorm.bias",
-)
+Stored = Mapping[str, npt.NDArray[np.generic]]
+_CONFIG_FILE = "config.json"
+_COPIED = (_CONFIG_FILE, "tokenizer.json", "tokenizer_config.json")
+# Names in the graph, and in Hugging Face's BertForSequenceClassification.
+_DENSE = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "ffn_input": "intermediate.dense",
+    "ffn_output": "output.dense",
+}
+_NORMS = {"attention_norm": "attention.output.LayerNorm", "ffn_norm": "output.LayerNorm"}
 
 
 def write(version: Path, builds: Sequence[str], folder: Path) -> Path:
     """Write the float model behind the first fitting build of a version into a folder; returns the folder.
 
     Raises:
-        DataError: none of the builds is a fused BERT with dynamic int8 weights.
+        DataError: none of the builds is a BERT that Hugging Face's form can hold.
     """
-    weights = _first_dequantized(version, builds)
+    config = json.loads((version / _CONFIG_FILE).read_text(encoding="utf-8"))
+    weights = _first_dequantized(version, builds, config)
     folder.mkdir(parents=True, exist_ok=True)
     for name in _COPIED:
         shutil.copyfile(version / name, folder / name)
@@ -48,11 +54,11 @@ def write(version: Path, builds: Sequence[str], folder: Path) -> Path:
     return folder
 
 
-def _first_dequantized(version: Path, builds: Sequence[str]) -> Weights:
+def _first_dequantized(version: Path, builds: Sequence[str], config: Mapping[str, int]) -> Weights:
     refused = []
     for build in builds:
         try:
-            return dequantized(onnx.load(str(version / build)))
+            return dequantized(onnx.load(str(version / build)), config)
         except DataError as error:
             refused.append(f"{build}: {error}")
     raise DataError(
@@ -60,56 +66,77 @@ def _first_dequantized(version: Path, builds: Sequence[str]) -> Weights:
     )
 
 
-def dequantized(model: onnx.ModelProto) -> Weights:
+def dequantized(model: onnx.ModelProto, config: Mapping[str, int]) -> Weights:
     """The float weights of BertForSequenceClassification, by their names there.
 
     Raises:
-        DataError: the graph is not a fused BERT with dynamic int8 weights.
+        DataError: the graph is no BERT that `bertpress` exported, or has lost parts unevenly.
     """
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    nodes = {kind: [node for node in model.graph.node if node.op_type == kind] for kind in _KINDS}
-    layers = len(nodes["QAttention"])
-    if not layers or len(nodes["QEmbedLayerNormalization"]) != 1:
-        raise DataError("not a fused BERT with dynamic int8 weights")
-    # biases and layer norms kept their names, under the module that was exported
-    weights = {
-        name.removeprefix("model."): array
-        for name, array in stored.items()
-        if name.startswith("model.") and array.dtype == np.float32 and not name.endswith("_scale")
+    try:
+        return _weights(stored, config)
+    except KeyError as error:
+        raise DataError(f"no BERT as `bertpress export` writes it: it has no {error}") from error
+
+
+def _weights(stored: Stored, config: Mapping[str, int]) -> Weights:
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    token_types = np.zeros((config["type_vocab_size"], width), np.float32)
+    weights: Weights = {
+        "bert.embeddings.word_embeddings.weight": _words(stored),
+        "bert.embeddings.position_embeddings.weight": _table(stored, "embeddings.positions"),
+        "bert.embeddings.token_type_embeddings.weight": token_types,
     }
-    weights |= _embeddings(list(nodes["QEmbedLayerNormalization"][0].input), stored)
-    for layer, node in enumerate(nodes["QAttention"]):
-        weights |= _attention(f"bert.encoder.layer.{layer}.attention.self", list(node.input), stored)
-    dense = [f"bert.encoder.layer.{layer}.{name}" for layer in range(layers) for name in _OF_A_LAYER]
-    products = [node.input[1] for node in nodes["MatMulInteger"]]
-    for name, product in zip([*dense, "bert.pooler.dense", "classifier"], products, strict=True):
-        weights[f"{name}.weight"] = _float(stored, re.sub("_quantized$", "", product)).T
+    weights |= _norm(stored, "embeddings.norm", "bert.embeddings.LayerNorm")
+    for number in range(config["num_hidden_layers"]):
+        ours, theirs = f"layers.{number}", f"bert.encoder.layer.{number}"
+        for name, full_name in _DENSE.items():
+            weights |= _dense(stored, f"{ours}.{name}", f"{theirs}.{full_name}")
+        for kind in ("weight", "bias"):
+            weights[f"{theirs}.attention.self.query.{kind}"] *= np.float32(math.sqrt(width // heads))
+        for name, full_name in _NORMS.items():
+            weights |= _norm(stored, f"{ours}.{name}", f"{theirs}.{full_name}")
+        _check_shape(weights, theirs, width, config["intermediate_size"])
+    weights |= _dense(stored, "head.dense", "bert.pooler.dense")
+    weights |= _dense(stored, "head.output", "classifier")
     return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in weights.items()}
 
 
-def _float(stored: dict[str, npt.NDArray[np.generic]], name: str) -> npt.NDArray[np.float32]:
-    """`scale * (quantized - zero_point)`, per tensor or per column."""
-    quantized = stored[f"{name}_quantized"].astype(np.float32)
-    zero_point = stored[f"{name}_zero_point"].astype(np.float32)
-    scale = stored[f"{name}_scale"].astype(np.float32)
-    return np.asarray((quantized - zero_point) * scale, dtype=np.float32)
+def _check_shape(weights: Weights, layer: str, width: int, ffn: int) -> None:
+    found = weights[f"{layer}.attention.self.query.weight"], weights[f"{layer}.intermediate.dense.weight"]
+    if [len(each) for each in found] != [width, ffn]:
+        raise DataError(
+            f"{layer} has {len(found[0])} rows of queries and {len(found[1])} neurons where Hugging Face's "
+            f"form wants {width} and {ffn}: it was pruned"
+        )
 
 
-def _embeddings(inputs: list[str], stored: dict[str, npt.NDArray[np.generic]]) -> Weights:
-    names = (name.removesuffix("_quantized") for name in inputs if name.endswith("_quantized"))
-    return {
-        f"bert.embeddings.{ours}": _float(stored, theirs)
-        for ours, theirs in zip(_EMBEDDINGS, names, strict=True)
-    }
+def _dense(stored: Stored, ours: str, theirs: str) -> Weights:
+    """Weights as (out, in); a bias that the graph does not have is zero."""
+    weight = _table(stored, f"{ours}.weight").T
+    bias = stored.get(f"{ours}.bias", np.zeros(len(weight), np.float32))
+    return {f"{theirs}.weight": weight, f"{theirs}.bias": bias.astype(np.float32)}
 
 
-def _attention(prefix: str, inputs: list[str], stored: dict[str, npt.NDArray[np.generic]]) -> Weights:
-    """Split the fused projection of shape (H, 3 H) and its bias into query, key and value."""
-    weight = _float(stored, inputs[1].removesuffix("_quantized"))
-    bias = stored[inputs[2]]
-    parts = zip(("query", "key", "value"), np.split(weight, 3, axis=1), np.split(bias, 3), strict=True)
-    return {
-        f"{prefix}.{name}.{kind}": values
-        for name, columns, offsets in parts
-        for kind, values in (("weight", columns.T), ("bias", offsets.astype(np.float32)))
-    }
+def _norm(stored: Stored, ours: str, theirs: str) -> Weights:
+    return {f"{theirs}.{kind}": stored[f"{ours}.{kind}"].astype(np.float32) for kind in ("weight", "bias")}
+
+
+def _words(stored: Stored) -> npt.NDArray[np.float32]:
+    name = "embeddings.words.weight"
+    if f"{name}_packed" not in stored:
+        return _table(stored, name)
+    packed = PackedTable(
+        stored[f"{name}_packed"].astype(np.uint8),
+        stored[f"{name}_scale"].astype(np.float16),
+        stored[f"{name}_offset"].astype(np.float16),
+    )
+    return packed.restored
+
+
+def _table(stored: Stored, name: str) -> npt.NDArray[np.float32]:
+    """`scale * integers`, the scale by row or by column; as it is where it was not quantized."""
+    if name in stored:
+        return stored[name].astype(np.float32)
+    integers = stored[f"{name}_quantized"].astype(np.float32)
+    return np.asarray(integers * stored[f"{name}_scale"].astype(np.float32), dtype=np.float32)

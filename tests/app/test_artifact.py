@@ -107,3 +107,13 @@ def test_what_is_no_model_and_no_version(repository: Path) -> None:
     assert artifact.versions(repository, "tiny") == [1, 12]
     assert artifact.versions(repository, "absent") == []
     assert artifact.model_names(repository) == ["tiny"]
+
+
+def test_the_newest_versions(repository: Path) -> None:
+    publish(repository, version=12)
+    (repository / "empty").mkdir()
+    newest = repository / "tiny" / "12"
+    assert artifact.newest_folders(repository) == {"tiny": newest}
+    assert artifact.newest_folder(repository, "tiny") == newest
+    with pytest.raises(ArtifactError, match="holds no version of empty; it has tiny"):
+        artifact.newest_folder(repository, "empty")

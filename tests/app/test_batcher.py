@@ -90,6 +90,15 @@ def test_rows_and_tokens_are_capped() -> None:
     assert len(next_batch(Text(10), others, cost, BatchLimits(8, 35, True), 0)) == 3
 
 
+def test_the_memory_of_attention_is_capped() -> None:
+    others = [Text(10, name=number) for number in range(1, 30)]
+    cost = fixed_plus_tokens(1000)
+    assert len(next_batch(Text(10), others, cost, BatchLimits(8, 1000, True, max_pairs=20**2), 0)) == 4
+    # a longer row would make all of them as long
+    assert len(next_batch(Text(10), [*others[:2], Text(15)], cost, BatchLimits(8, 1000, True, 20**2), 0)) == 3
+    assert next_batch(Text(30), others, cost, BatchLimits(8, 1000, True, 20**2), 0) == [Text(30)]
+
+
 def test_a_row_over_the_token_cap_still_runs() -> None:
     assert next_batch(Text(50), [], fixed_plus_tokens(1), BatchLimits(8, 10, True), 0) == [Text(50)]
 
@@ -160,7 +169,8 @@ def obvious(
         if not shorter or (longer and longer[0].length - seed.length <= seed.length - shorter[0].length):
             side = longer
         grown = [*batch, side[0]]
-        fits = len(grown) * max(text.length for text in grown) <= limits.max_tokens
+        longest = max(text.length for text in grown)
+        fits = len(grown) * longest <= limits.max_tokens and len(grown) * longest**2 <= limits.max_pairs
         if fits and together(grown, cost) < together(batch, cost) + share(side[0], cost, company):
             batch = grown
             side.pop(0)
@@ -175,7 +185,10 @@ def test_against_the_obvious_and_the_best(number: int) -> None:
     cost = fixed_plus_tokens(draw.choice([0, 3, 30, 300]))
     texts = [Text(draw.randint(2, 60), name=name) for name in range(draw.randint(1, 8))]
     limits = BatchLimits(
-        max_rows=draw.choice([2, 4, 8]), max_tokens=draw.choice([60, 200, 1000]), batch_invariant=True
+        max_rows=draw.choice([2, 4, 8]),
+        max_tokens=draw.choice([60, 200, 1000]),
+        batch_invariant=True,
+        max_pairs=draw.choice([60**2, 100**2]),
     )
     seed, others = texts[0], by_length(texts[1:])
 
@@ -201,7 +214,7 @@ def best_saving(seed: Text, others: list[Text], cost: Cost, limits: BatchLimits)
     return max(
         saving(batch, others, cost, limits)
         for batch in batches
-        if len(batch) == 1 or len(batch) * max(text.length for text in batch) <= limits.max_tokens
+        if len(batch) == 1 or limits.hold(len(batch), max(text.length for text in batch))
     )
 
 

@@ -52,6 +52,18 @@ def test_a_sound_version_opens(make_opener: Callable[..., Opener], models: Path)
     assert opened.memory_bytes >= 0
 
 
+def test_on_a_cpu_no_batch_weighs_more_pairs_of_tokens_than_the_longest_text(
+    make_opener: Callable[..., Opener], models: Path
+) -> None:
+    publish(models)
+    opened = make_opener(max_batch_rows=7).open(KEY)
+    build, longest = opened.choice.build, opened.manifest.tokenizer.max_tokens
+    limits = make_opener(max_batch_rows=7).limits(opened.manifest, build)
+    assert (limits.max_rows, limits.max_pairs) == (7, longest**2)
+    on_cuda = build.model_copy(update={"needs": ("cuda",)})
+    assert make_opener().limits(opened.manifest, on_cuda).max_pairs == float("inf")
+
+
 @pytest.mark.parametrize("fault", ["bytes", "size", "tokenizer"])
 def test_nothing_is_used_that_is_not_as_published(
     make_opener: Callable[..., Opener], models: Path, fault: str

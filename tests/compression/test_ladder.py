@@ -9,7 +9,6 @@ import pytest
 
 from app import artifact
 from app.artifact import CascadeManifest
-from app.errors import ArtifactError
 from compression import classifier, cli, ladder
 from compression.ladder import Asked, Rung, Step, climb
 from tests.compression.finished import Finished, cheap_baseline
@@ -104,12 +103,6 @@ def test_a_cascade_asks_the_next_tier_where_the_first_is_not_sure(finished: Fini
 
     assert np.array_equal(ladder._cascade(models, sure, 1).answer(text), alone("small"))
     assert np.array_equal(ladder._cascade(models, never, 1).answer(text), alone("whole"))
-
-
-def test_a_version_that_is_not_there(finished: Finished, tmp_path: Path) -> None:
-    wanted = Asked(finished.request.repository, tmp_path, "", ("absent",), 1, 1, 16)
-    with pytest.raises(ArtifactError, match="holds no version of absent"):
-        ladder._highest(wanted.models, "absent")
 
 
 def test_of_several_heads_the_first_one_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

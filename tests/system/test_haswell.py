@@ -24,18 +24,12 @@ pytestmark = pytest.mark.system
 CPU = "Haswell"
 START_SECONDS = 600.0
 TIMEOUT_SECONDS = 300
-NAMES = sorted(
-    name for name in artifact.model_names(SHIPPED_MODELS) if artifact.versions(SHIPPED_MODELS, name)
-)
-
-
+FOLDERS = artifact.newest_folders(SHIPPED_MODELS)
+NAMES = list(FOLDERS)
 CASCADES = [
     name
-    for name in NAMES
-    if isinstance(
-        artifact.read_any(SHIPPED_MODELS / name / str(artifact.versions(SHIPPED_MODELS, name)[-1])),
-        artifact.CascadeManifest,
-    )
+    for name, folder in FOLDERS.items()
+    if isinstance(artifact.read_any(folder), artifact.CascadeManifest)
 ]
 
 

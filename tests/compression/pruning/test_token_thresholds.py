@@ -4,34 +4,26 @@ import copy
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from app.errors import CompressionError, UnsupportedModelError
-from compression import early_exit, export
-from compression.architecture import encoder_layers
-from compression.batches import Batch
-from compression.classifier import load, save
-from compression.pruning import tokens
+from compression import early_exit
 from compression.pruning.token_thresholds import (
     ThresholdObjective,
     rising_thresholds,
     shares_kept,
     soft_mask,
 )
-from compression.pruning.tokens import attach, attach_thresholds, thresholds_of
+from compression.pruning.tokens import attach, attach_thresholds
 from compression.teacher import true_labels
 from compression.token_graph import TokenPrunedGraph
 from compression.training import train
-from tests.compression.exported import answers
+from tests.compression.pruning.slow_tokens import slow_answer, texts_of
 from tests.compression.tiny import (
-    FAMILIES,
     logits,
     random_batch,
     rows_of,
-    tiny_classifier,
     tiny_model,
     training,
 )
@@ -39,36 +31,11 @@ from tests.compression.tiny import (
 THRESHOLDS = (0.96, 0.99)
 
 
-def slow_answer(model: PreTrainedModel, input_ids: list[int]) -> tuple[torch.Tensor, list[int]]:
-    """The obvious way, of BERT, one text: weigh every pair and delete who is below; how many are left."""
-    encoder, ids = model.get_submodule("bert"), torch.tensor([input_ids])
-    hidden, left = encoder.get_submodule("embeddings")(input_ids=ids)[0], []
-    present = torch.ones(len(hidden), dtype=hidden.dtype)
-    for number, layer in enumerate(encoder_layers(model)):
-        attention = layer.get_submodule("attention.self")
-        q, k, v = (attention.get_submodule(name)(hidden) for name in ("query", "key", "value"))
-        outputs, received = [], torch.zeros(len(hidden), dtype=hidden.dtype)
-        for head in range(4):
-            part = slice(8 * head, 8 * head + 8)
-            weights = torch.exp(q[:, part] @ k[:, part].T / math.sqrt(8)) * present
-            weights = weights / weights.sum(-1, keepdim=True)
-            outputs.append(weights @ v[:, part])
-            received += sum(present[i] * weights[i] for i in range(len(hidden))) / 4
-        hidden = layer.get_submodule("attention.output")(torch.cat(outputs, -1), hidden)
-        if number < len(THRESHOLDS):
-            above = [i for i in range(len(hidden)) if i == 0 or float(received[i]) > THRESHOLDS[number]]
-            fade = [1.0] + [min(1.0, (float(received[i]) - THRESHOLDS[number]) / 0.02) for i in above[1:]]
-            hidden, present = hidden[above], present[above] * torch.tensor(fade, dtype=hidden.dtype)
-            left.append(len(above))
-        hidden = layer.get_submodule("output")(layer.get_submodule("intermediate")(hidden), hidden)
-    pooled = encoder.get_submodule("pooler")(hidden[None])
-    answer: torch.Tensor = model.get_submodule("classifier")(pooled)[0]
-    return answer, left
-
-
-def texts_of(batch: Batch) -> list[list[int]]:
-    rows = zip(batch.input_ids, batch.attention_mask, strict=True)
-    return [ids[: int(mask.sum())].tolist() for ids, mask in rows]
+def above_thresholds(layer: int, received: list[float]) -> tuple[list[int], list[float]]:
+    """All that received more than the layer's threshold, the first token always."""
+    limit = THRESHOLDS[layer]
+    above = [i for i in range(len(received)) if i == 0 or received[i] > limit]
+    return above, [1.0] + [min(1.0, (received[i] - limit) / 0.02) for i in above[1:]]
 
 
 @torch.no_grad()
@@ -76,35 +43,10 @@ def test_tokens_below_the_threshold_are_gone() -> None:
     model, batch = tiny_model().double(), random_batch(rows=8, longest=20)
     attach_thresholds(model, THRESHOLDS)
     plain = tiny_model().double()
-    expected, left = zip(*(slow_answer(plain, ids) for ids in texts_of(batch)), strict=True)
+    expected, left = zip(*(slow_answer(plain, ids, above_thresholds) for ids in texts_of(batch)), strict=True)
     assert torch.allclose(logits(model, batch), torch.stack(expected), atol=1e-5)
     shares = [counts[0] / len(ids) for counts, ids in zip(left, texts_of(batch), strict=True)]
     assert min(shares) < max(shares), "how many stay is the text's own affair"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_it_is_saved_loaded_and_exported_and_answers_the_same_in_any_batch(
-    family: str, tmp_path: Path
-) -> None:
-    classifier, batch = tiny_classifier(family), random_batch(rows=6, longest=20)
-    whole = logits(classifier.model, batch)
-    if not tokens.gives_weights(classifier.model):
-        with pytest.raises(UnsupportedModelError, match="takes transformers 5"):
-            attach_thresholds(classifier.model, THRESHOLDS)
-        return
-    attach_thresholds(classifier.model, THRESHOLDS)
-    expected = logits(classifier.model, batch)
-    assert not torch.allclose(expected, whole, atol=1e-3)
-    save(classifier, tmp_path / "saved")
-    loaded = load(str(tmp_path / "saved")).model
-    assert thresholds_of(loaded) == THRESHOLDS
-    assert torch.equal(logits(loaded, batch), expected)
-    export.to_onnx(loaded, tmp_path / "model.onnx", opset=17)
-    assert np.abs(answers(tmp_path / "model.onnx", batch) - expected.numpy()).max() < 1e-4
-    for row, ids in enumerate(texts_of(batch)):
-        one = torch.tensor([ids])
-        alone = Batch(one, torch.ones_like(one), torch.zeros(1), torch.arange(1))
-        assert np.abs(answers(tmp_path / "model.onnx", alone)[0] - expected[row].numpy()).max() < 1e-4
 
 
 @torch.no_grad()
@@ -117,7 +59,7 @@ def test_later_layers_see_what_the_text_with_most_keeps() -> None:
             lambda _, inputs: lengths.append(inputs[0].shape[1])
         )
     graph(batch.input_ids, batch.attention_mask)
-    left = [slow_answer(tiny_model(), ids)[1] for ids in texts_of(batch)]
+    left = [slow_answer(tiny_model(), ids, above_thresholds)[1] for ids in texts_of(batch)]
     assert lengths == [max(counts[0] for counts in left), max(counts[1] for counts in left), 1]
 
 

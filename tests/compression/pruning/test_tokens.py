@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,83 +14,77 @@ from transformers import PreTrainedModel
 from app.engines import load_engine
 from app.errors import CompressionError, UnsupportedModelError
 from compression import export
-from compression.architecture import encoder_layers
 from compression.batches import Batch
 from compression.classifier import load, save
 from compression.pruning import tokens
-from compression.pruning.tokens import attach, counts, even_schedule, kept, schedule_of, significance
+from compression.pruning.tokens import (
+    attach,
+    attach_thresholds,
+    counts,
+    even_schedule,
+    kept,
+    schedule_of,
+    significance,
+    thresholds_of,
+)
 from compression.token_graph import TokenPrunedGraph
 from tests.compression.exported import answers
+from tests.compression.pruning.slow_tokens import Choice, slow_answer, texts_of
 from tests.compression.tiny import FAMILIES, logits, random_batch, tiny_classifier, tiny_model
 
-SCHEDULE = (0.75, 0.4)
+SCHEDULE, THRESHOLDS = (0.75, 0.4), (0.96, 0.99)
+Give = Callable[[PreTrainedModel, Sequence[float]], None]
+GivenTo = Callable[[PreTrainedModel], tuple[float, ...]]
 
 
-def slow_answer(model: PreTrainedModel, input_ids: list[int], schedule: tuple[float, ...]) -> torch.Tensor:
-    """The obvious way, of BERT, one text: weigh every pair, sort, delete, and fade who is near the limit."""
-    encoder, ids = model.get_submodule("bert"), torch.tensor([input_ids])
-    hidden = encoder.get_submodule("embeddings")(input_ids=ids)[0]
-    present = torch.ones(len(hidden), dtype=hidden.dtype)
-    for number, layer in enumerate(encoder_layers(model)):
-        attention = layer.get_submodule("attention.self")
-        q, k, v = (attention.get_submodule(name)(hidden) for name in ("query", "key", "value"))
-        outputs, received = [], torch.zeros(len(hidden), dtype=hidden.dtype)
-        for head in range(4):
-            part = slice(8 * head, 8 * head + 8)
-            weights = torch.exp(q[:, part] @ k[:, part].T / math.sqrt(8)) * present
-            weights = weights / weights.sum(-1, keepdim=True)
-            outputs.append(weights @ v[:, part])
-            received += sum(present[i] * weights[i] for i in range(len(hidden))) / 4
-        hidden = layer.get_submodule("attention.output")(torch.cat(outputs, -1), hidden)
-        if number < len(schedule):
-            count = max(1, math.ceil(schedule[number] * len(input_ids) - 1e-4))
-            others = sorted(range(1, len(hidden)), key=lambda i: -float(received[i]))
-            chosen, left_out = [0, *others[: count - 1]], others[count - 1 :]
-            limit = float(received[left_out[0]]) if left_out else -math.inf
-            fade = [1.0] + [min(1.0, (float(received[i]) - limit) / 0.02) for i in chosen[1:]]
-            hidden, present = hidden[chosen], present[chosen] * torch.tensor(fade, dtype=hidden.dtype)
-        hidden = layer.get_submodule("output")(layer.get_submodule("intermediate")(hidden), hidden)
-    pooled = encoder.get_submodule("pooler")(hidden[None])
-    answer: torch.Tensor = model.get_submodule("classifier")(pooled)[0]
-    return answer
+def by_shares(texts_length: int) -> Choice:
+    """Those that received most, so many of the text's own length, the first token always."""
+
+    def choose(layer: int, received: list[float]) -> tuple[list[int], list[float]]:
+        count = max(1, math.ceil(SCHEDULE[layer] * texts_length - 1e-4))
+        others = sorted(range(1, len(received)), key=lambda i: -received[i])
+        chosen, left_out = [0, *others[: count - 1]], others[count - 1 :]
+        limit = received[left_out[0]] if left_out else -math.inf
+        return chosen, [1.0] + [min(1.0, (received[i] - limit) / 0.02) for i in chosen[1:]]
+
+    return choose
 
 
 @torch.no_grad()
 def test_masking_is_deleting() -> None:
     model, batch = tiny_model().double(), random_batch(rows=6, longest=20)
     attach(model, SCHEDULE)
-    rows = zip(batch.input_ids, batch.attention_mask, strict=True)
-    expected = [slow_answer(model, ids[: int(mask.sum())].tolist(), SCHEDULE) for ids, mask in rows]
+    expected = [slow_answer(model, ids, by_shares(len(ids)))[0] for ids in texts_of(batch)]
     assert torch.allclose(logits(model, batch), torch.stack(expected), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("give", "given_to", "values"),
+    [(attach, schedule_of, SCHEDULE), (attach_thresholds, thresholds_of, THRESHOLDS)],
+    ids=["shares", "thresholds"],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_saved_loaded_and_exported_and_answers_the_same_in_any_batch(
-    family: str, tmp_path: Path
+    family: str, give: Give, given_to: GivenTo, values: tuple[float, ...], tmp_path: Path
 ) -> None:
     classifier, batch = tiny_classifier(family), random_batch(rows=6, longest=20)
     whole = logits(classifier.model, batch)
     if not tokens.gives_weights(classifier.model):
         with pytest.raises(UnsupportedModelError, match="takes transformers 5"):
-            attach(classifier.model, SCHEDULE)
+            give(classifier.model, values)
         return
-    attach(classifier.model, SCHEDULE)
+    give(classifier.model, values)
     expected = logits(classifier.model, batch)
     assert not torch.allclose(expected, whole, atol=1e-3)
     save(classifier, tmp_path / "saved")
     loaded = load(str(tmp_path / "saved")).model
-    assert schedule_of(loaded) == SCHEDULE
+    assert given_to(loaded) == values
     assert torch.equal(logits(loaded, batch), expected)
     export.to_onnx(loaded, tmp_path / "model.onnx", opset=17)
     assert np.abs(answers(tmp_path / "model.onnx", batch) - expected.numpy()).max() < 1e-4
-    for row in range(6):
-        length = int(batch.attention_mask[row].sum())
-        alone = Batch(
-            batch.input_ids[row : row + 1, :length],
-            batch.attention_mask[row : row + 1, :length],
-            batch.labels[row : row + 1],
-            batch.rows[row : row + 1],
-        )
+    for row, ids in enumerate(texts_of(batch)):
+        one = torch.tensor([ids])
+        alone = Batch(one, torch.ones_like(one), torch.zeros(1), torch.arange(1))
         assert torch.allclose(logits(loaded, alone)[0], expected[row], atol=1e-4)
         assert np.abs(answers(tmp_path / "model.onnx", alone)[0] - expected[row].numpy()).max() < 1e-4
 
@@ -159,7 +154,7 @@ def test_shares_are_of_a_texts_own_length() -> None:
 @pytest.mark.parametrize(
     ("schedule", "message"),
     [
-        ((0.5,), "of 1 shares.* model of 3 layers, which takes 2"),
+        ((0.5,), "1 token shares.* model of 3 layers, which takes 2"),
         ((0.5, 0.6), "never rise"),
         ((0.5, 0.0), "between 0 and 1"),
         ((1.2, 0.5), "between 0 and 1"),
