@@ -33,7 +33,7 @@ from app.errors import BertpressError, SettingsError
 from app.hardware import detect
 from loadtests import driver, schedule, texts
 from loadtests.bare_engine import Schedule
-from loadtests.server import Service, service
+from loadtests.server import Service, add_flags, service
 from loadtests.summary import Summary, summarize
 
 IN_FLIGHT = 16
@@ -116,7 +116,7 @@ def measure(
         for length, all_texts in texts.sentences_and_reviews().items()
     }
     turns: dict[str, list[Turn]] = {length: [] for length in samples}
-    with service(models, [name], {"build": wanted} if wanted else None) as running:
+    with service(models, [name], build=wanted) as running:
         build = next(one for one in manifest.builds if one.name == build_of(running.url, name))
         cores = detect().cores
         schedules = schedules_of(cores, build.batch_invariant)
@@ -267,9 +267,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
-    add("--name", default="sentiment-quality", help="the model; its highest version (%(default)s)")
-    add("--build", help="the build to run (default: the one that the service picks)")
+    add_flags(parser)
     add("--seconds", type=float, default=4.0, help="length of each measurement (%(default)s)")
     add("--rounds", type=int, default=5, help="turns of each side (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep all figures")

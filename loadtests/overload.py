@@ -24,7 +24,7 @@ import uvloop
 
 from app.errors import BertpressError
 from loadtests import driver, picture, schedule, texts
-from loadtests.server import Service, service
+from loadtests.server import Service, add_flags, service
 from loadtests.summary import Outcome, Summary, summarize
 
 MULTIPLES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0)
@@ -91,7 +91,7 @@ def measure(
         for length, all_texts in texts.sentences_and_reviews().items()
     }
     found: dict[str, list[Round]] = {length: [] for length in samples}
-    with service(models, [name], {"build": build} if build else None) as running:
+    with service(models, [name], build=build) as running:
         for number in range(rounds):
             for length, sample in samples.items():
                 found[length].append(uvloop.run(_round(running, sample, length, seconds, number)))
@@ -221,9 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
-    add("--name", default="sentiment-quality", help="the model to load (%(default)s)")
-    add("--build", help="the build to run (default: the one that the service picks)")
+    add_flags(parser)
     add("--seconds", type=float, default=3.0, help="length of a run; long texts take twice (%(default)s)")
     add("--rounds", type=int, default=2, help="times through all the multiples (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep the figures")

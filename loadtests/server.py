@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -26,6 +27,14 @@ class Service:
     process: Process
 
 
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say what is served: --models, --name and --build."""
+    add = parser.add_argument
+    add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
+    add("--name", default="sentiment-quality", help="the model; its highest version (%(default)s)")
+    add("--build", help="the build to run (default: the one that the service picks)")
+
+
 def command(models: Path, port: int, state: Path, names: Sequence[str]) -> list[str]:
     """The command line of a service of this machine alone; the first name answers by default."""
     flags = ["--models", str(models), "--port", str(port), "--state", str(state)]
@@ -46,17 +55,21 @@ def environment(settings: Mapping[str, str]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def service(
-    models: Path, names: Sequence[str], settings: Mapping[str, str] | None = None
+    models: Path,
+    names: Sequence[str],
+    settings: Mapping[str, str] | None = None,
+    build: str | None = None,
 ) -> Iterator[Service]:
     """A ready `bertpress-serve` on a free port of this machine, with all the named models loaded.
 
-    `settings` are named as in `app.settings`, without the prefix.
+    `settings` are named as in `app.settings`, without the prefix; without a `build` the service picks one.
     """
+    chosen = {**(settings or {}), **({"build": build} if build else {})}
     port = unused_port()
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as scratch:
         started = command(models, port, Path(scratch) / "promoted.json", names)
-        with running(started, environment=environment(settings or {})) as process:
+        with running(started, environment=environment(chosen)) as process:
             wait_until(process, lambda: ready_models(url).issuperset(names))
             yield Service(url, process)
 

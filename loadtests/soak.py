@@ -22,7 +22,7 @@ import uvloop
 
 from app.errors import BertpressError, SettingsError
 from loadtests import driver, memory, picture, texts
-from loadtests.server import Service, service
+from loadtests.server import Service, add_flags, service
 from loadtests.summary import ANSWERED
 
 REQUESTS = 200_000
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what memory did; the exit code is 1 if it grew by more than 5 %, or a request failed."""
     options = _parser().parse_args(arguments)
     try:
-        samples, failed = measure(options.models, options.name, options.requests, options.seed)
+        samples, failed = measure(options.models, options.name, options.build, options.requests, options.seed)
         creep = judge(samples)
         print(_line(creep, samples, failed))
         if options.json is not None:
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed or creep.growth > MOST_GROWTH else 0
 
 
-def measure(models: Path, name: str, requests: int, seed: int) -> tuple[list[Sample], int]:
+def measure(models: Path, name: str, build: str | None, requests: int, seed: int) -> tuple[list[Sample], int]:
     """Start the service, send the requests, and sample; returns how many failed as well.
 
     Raises:
@@ -83,7 +83,7 @@ def measure(models: Path, name: str, requests: int, seed: int) -> tuple[list[Sam
     if requests < _SAMPLES:
         raise SettingsError(f"{requests} requests are too few; {_SAMPLES} is the least")
     candidates = texts.load()
-    with service(models, [name]) as running:
+    with service(models, [name], build=build) as running:
         return uvloop.run(_soak(running, candidates, requests, Random(seed)))
 
 
@@ -165,8 +165,7 @@ def _line(creep: Creep, samples: Sequence[Sample], failed: int) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m loadtests.soak", description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models"), help="model repository (%(default)s)")
-    parser.add_argument("--name", default="sentiment-quality", help="the model to load (%(default)s)")
+    add_flags(parser)
     parser.add_argument("--requests", type=int, default=REQUESTS, help="how many to send (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="another gives other texts (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keep the samples")

@@ -21,7 +21,7 @@ from statistics import median
 from app.errors import BertpressError
 from loadtests import memory
 from loadtests.process import answers_200, running, unused_port, wait_until
-from loadtests.server import command, environment
+from loadtests.server import add_flags, command, environment
 
 _TEXT = "A quiet, beautifully acted film that stays with you for days."
 _SETTLED_SECONDS = 6.0
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print the medians."""
     options = _parser().parse_args(arguments)
     try:
-        starts = [start(options.models, options.name) for _ in range(options.starts + 1)][1:]
+        starts = [start(options.models, options.name, options.build) for _ in range(options.starts + 1)][1:]
     except BertpressError as error:
         print(f"start: {error}", file=sys.stderr)
         return 1
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def start(models: Path, name: str) -> Start:
+def start(models: Path, name: str, build: str | None) -> Start:
     """Start the service, ask it once, and stop it.
 
     Raises:
@@ -65,7 +65,7 @@ def start(models: Path, name: str) -> Start:
     url = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryDirectory() as scratch:
         started = command(models, port, Path(scratch) / "promoted.json", [name])
-        with running(started, environment=environment({})) as process:
+        with running(started, environment=environment({"build": build} if build else {})) as process:
             wait_until(process, answers_200(f"{url}/health/ready"))
             ready = time.monotonic() - process.started_seconds
             body = json.dumps({"inputs": _TEXT}).encode()
@@ -82,8 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--models", type=Path, default=Path("models"), help="the model repository (%(default)s)")
-    add("--name", default="sentiment-quality", help="the model to load (%(default)s)")
+    add_flags(parser)
     add("--starts", type=int, default=5, help="how many starts are counted (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep the figures")
     return parser
