@@ -2,19 +2,23 @@
 
 Costs are measured on an idle machine and summed row by row. Under load the event loop takes its share of
 the cores, batches save time, and others go first by their turns: what was predicted to take one second takes
-another time, more or less steadily. Admission believes the prediction times the factor kept here.
+another time, more or less steadily. Admission believes what is kept here: the prediction times the mean
+error, and room for how that varies. A wait is the sum of many passes, so the room grows with its root: what a
+short wait shows of a pass that had to end first is not to be expected ten times over of one ten times as long.
 
 Source: Jacobson: Congestion Avoidance and Control (SIGCOMM 1988), the estimate of a round trip's time.
 """
 
 from __future__ import annotations
 
+from math import sqrt
+
 # A twentieth of an error: a few dozen jobs say how things stand.
 _LEARNING_RATE = 0.05
 # Waits far below this many seconds are noise, and nothing is learned from them.
 _NOISE_SECONDS = 0.02
 # An answer that comes late is worth nothing and has cost as much as one in time; a queue that is a little
-# shorter than it might be costs little. So the factor lies above the mean, by this many mean deviations.
+# shorter than it might be costs little. So there is room above the mean for this many mean deviations.
 _DEVIATIONS = 3.0
 _SMALLEST, _LARGEST = 0.5, 4.0
 # Answers leave by the hundred a second: a tenth of a second of them tells how far the loop is behind now.
@@ -24,26 +28,27 @@ _LARGEST_ALLOWANCE = 0.5
 
 
 class Forecast:
-    """Actual over predicted seconds of the jobs that waited: the ratio of their means, and its deviation.
+    """Actual over predicted seconds of the jobs that waited: the ratio of their means, and how far they vary.
 
-    Means of seconds, not of ratios: a job that waited ten milliseconds for one counts for little.
+    Means of seconds, not of ratios: a job that waited ten milliseconds for one counts for little. The
+    deviation is that of a wait of one second.
     """
 
     def __init__(self) -> None:
         self._predicted = self._actual = self._deviation = 0.0
 
-    @property
-    def factor(self) -> float:
-        """What a prediction is to be multiplied with to be kept nearly always."""
-        deviation = self._deviation / (self._predicted + _NOISE_SECONDS)
-        return min(max(self._mean + _DEVIATIONS * deviation, _SMALLEST), _LARGEST)
+    def seconds(self, predicted_seconds: float) -> float:
+        """What a prediction stands for nearly always."""
+        room = _DEVIATIONS * self._deviation * sqrt(predicted_seconds)
+        seconds = self._mean * predicted_seconds + room
+        return min(max(seconds, _SMALLEST * predicted_seconds), _LARGEST * predicted_seconds)
 
     def observe(self, predicted_seconds: float, actual_seconds: float) -> None:
         """Learn from a job that is over, answered or expired."""
         if predicted_seconds <= 0:
             return
         actual = min(actual_seconds, _LARGEST * predicted_seconds)
-        error = abs(actual - self._mean * predicted_seconds)
+        error = abs(actual - self._mean * predicted_seconds) / sqrt(predicted_seconds + _NOISE_SECONDS)
         self._predicted += _LEARNING_RATE * (predicted_seconds - self._predicted)
         self._actual += _LEARNING_RATE * (actual - self._actual)
         self._deviation += _LEARNING_RATE * (error - self._deviation)

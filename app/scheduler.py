@@ -123,7 +123,7 @@ class Scheduler:
     def backlog_seconds(self) -> float:
         """Predicted time until everything that waits would have started."""
         with self._wake:
-            return self._dispatcher.backlog_seconds(self._clock()) * self._dispatcher.forecast.factor
+            return self._dispatcher.forecast.seconds(self._dispatcher.backlog_seconds(self._clock()))
 
     def wait_seconds(self, job: Job) -> float:
         """Seconds that a job submitted now would wait for others, as far as experience goes.
@@ -133,7 +133,7 @@ class Scheduler:
         with self._wake:
             wait = self._dispatcher.wait_seconds(job, self._clock())
             job.predicted_seconds = wait + job.own_seconds(self.cores) - job.rows[-1].cost_seconds
-            return wait * self._dispatcher.forecast.factor
+            return self._dispatcher.forecast.seconds(wait)
 
     def oldest_wait_seconds(self, variant: Variant) -> float:
         """How long the row that has waited longest for this variant has waited; 0 where none waits."""

@@ -123,12 +123,12 @@ class Simulation:
         return self.dispatcher.waiting_rows
 
     def backlog_seconds(self) -> float:
-        return self.dispatcher.backlog_seconds(self.now) * self.dispatcher.forecast.factor
+        return self.dispatcher.forecast.seconds(self.dispatcher.backlog_seconds(self.now))
 
     def wait_seconds(self, job: Job) -> float:
         wait = self.dispatcher.wait_seconds(job, self.now)
         job.predicted_seconds = wait + job.own_seconds(self.cores) - job.rows[-1].cost_seconds
-        return wait * self.dispatcher.forecast.factor
+        return self.dispatcher.forecast.seconds(wait)
 
     def _ask(self, request: Request) -> Outcome:
         outcome = Outcome(request)

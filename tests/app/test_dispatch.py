@@ -267,7 +267,7 @@ def test_giving_up_at_the_deadline_is_learned_and_leaving_early_is_not() -> None
             job.predicted_seconds = 0.5
             dispatcher.push(job, 0.0)
             dispatcher.withdraw(job, waited)
-        assert dispatcher.forecast.factor == pytest.approx(expected, abs=0.1)
+        assert dispatcher.forecast.seconds(1.0) == pytest.approx(expected, abs=0.1)
     assert dispatcher.waiting_rows == 0
 
 
@@ -282,7 +282,7 @@ def test_the_time_in_a_pass_shared_with_others_is_waiting_for_them(monkeypatch: 
         assert taken is not None
         dispatcher.finish(taken, np.zeros((1, 2), dtype=np.float32), 0.2 + ROW_SECONDS)
     # 0.2 s in the queue and 0.2 s more than its own cost in the pass
-    assert dispatcher.forecast.factor == pytest.approx(2.0, abs=0.2)
+    assert dispatcher.forecast.seconds(1.0) == pytest.approx(2.0, abs=0.2)
 
 
 def test_a_job_is_failed_once() -> None:
