@@ -3,8 +3,8 @@
 Costs are measured on an idle machine and summed row by row. Under load the event loop takes its share of
 the cores, batches save time, and others go first by their turns: what was predicted to take one second takes
 another time, more or less steadily. Admission believes what is kept here: the prediction times the mean
-error, and room for how that varies. A wait is the sum of many passes, so the room grows with its root: what a
-short wait shows of a pass that had to end first is not to be expected ten times over of one ten times as long.
+error, and room for how that varies. A wait is the sum of many passes, so the room grows with its root: a pass
+that had to end first makes a short wait twice as long, and a long one only a little longer.
 
 Source: Jacobson: Congestion Avoidance and Control (SIGCOMM 1988), the estimate of a round trip's time.
 """
