@@ -15,7 +15,7 @@ from app.artifact import TOKENIZER_FILE, Build, CascadeManifest, Manifest
 from app.batcher import BatchLimits
 from app.builds import Choice, rank_builds
 from app.cost import CostModel
-from app.engines import Device, accelerators, available_engines, load_engine, runtime_version
+from app.engines import Device, PreparesShapes, accelerators, available_engines, load_engine, runtime_version
 from app.errors import ArtifactError, EngineError
 from app.hardware import Hardware, resident_memory_bytes
 from app.repository import Repository
@@ -117,7 +117,9 @@ class Opener:
         passes, inner = (1, 1) if device != "cpu" else (max(self._budget // threads, 1), threads)
         folder = self._repository.folder(VersionKey(manifest.name, manifest.version))
         engine = load_engine(build.engine, folder / build.file, inner, build.precision, passes, device)
-        return Session(engine, threads, self._cost(manifest, build, threads))
+        # Padding is a batch-mate as well: it must not change an answer.
+        step = engine.length_step if build.batch_invariant and isinstance(engine, PreparesShapes) else 1
+        return Session(engine, threads, self._cost(manifest, build, threads), step)
 
     def limits(self, manifest: Manifest, build: Build) -> BatchLimits:
         """What bounds a batch of a build.

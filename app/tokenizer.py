@@ -67,11 +67,14 @@ def truncate(ids: list[int], settings: TokenizerSettings) -> list[int]:
     return ids[: settings.head_tokens] + ids[-tail:]
 
 
-def pad(rows: Sequence[Ids], pad_token_id: int) -> tuple[Ids, Ids]:
-    """Stack rows of different lengths. Returns input_ids and attention_mask, both (B, T) int64."""
-    longest = max(len(row) for row in rows)
-    input_ids = np.full((len(rows), longest), pad_token_id, dtype=np.int64)
-    attention_mask = np.zeros((len(rows), longest), dtype=np.int64)
+def pad(rows: Sequence[Ids], pad_token_id: int, length: int | None = None) -> tuple[Ids, Ids]:
+    """Stack rows of different lengths. Returns input_ids and attention_mask, both (B, T) int64.
+
+    T is the longest row's length, unless a `length` above that is given.
+    """
+    length = length or max(len(row) for row in rows)
+    input_ids = np.full((len(rows), length), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros((len(rows), length), dtype=np.int64)
     for index, row in enumerate(rows):
         input_ids[index, : len(row)] = row
         attention_mask[index, : len(row)] = 1

@@ -107,8 +107,10 @@ class Variant:
 
     def run(self, ids: Sequence[Ids], session: Session | None = None) -> Logits:
         """One forward pass over token ids, padded where they differ in length; (B, C)."""
-        input_ids, attention_mask = pad(ids, self.manifest.tokenizer.pad_token_id)
-        return (session or self.session).engine.logits(input_ids, attention_mask)
+        session, longest = session or self.session, max(map(len, ids))
+        length = min(longest + -longest % session.length_step, self.max_tokens)
+        input_ids, attention_mask = pad(ids, self.manifest.tokenizer.pad_token_id, length)
+        return session.engine.logits(input_ids, attention_mask)
 
     def longest_pass(self, session: Session | None = None) -> tuple[int, float]:
         """Run as many tokens as the model reads; returns how many, and how many seconds that took."""

@@ -67,6 +67,16 @@ class KeepsMemory(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparesShapes(Protocol):
+    """An engine that prepares itself for every shape it meets, and keeps that: few lengths serve it best."""
+
+    @property
+    def length_step(self) -> int:
+        """Padded lengths should be multiples of this, where the model reads as many."""
+        ...
+
+
 class _EngineModule(Protocol):
     def load(self, path: Path, placement: Placement) -> Engine: ...
 

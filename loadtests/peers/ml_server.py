@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 from loadtests.peers.peer import Launch, Peer, Setting, Started
@@ -21,7 +23,7 @@ def _start(launch: Launch) -> Started:
         optimum = setting.engine != "transformers"
         extra = {
             "task": "text-classification",
-            "pretrained_model": str(launch.model),
+            "pretrained_model": str(_with_one_build(launch) if optimum else launch.model),
             "optimum_model": optimum,
         }
         model["implementation"] = "mlserver_huggingface.HuggingFaceRuntime"
@@ -29,6 +31,16 @@ def _start(launch: Launch) -> Started:
     (launch.scratch / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     (launch.scratch / "model-settings.json").write_text(json.dumps(model), encoding="utf-8")
     return Started([launch.program("mlserver"), "start", str(launch.scratch)], launch.environment())
+
+
+def _with_one_build(launch: Launch) -> Path:
+    """The version's files in a folder of their own, without its other builds: this Optimum wants one alone."""
+    folder = launch.scratch / "model"
+    folder.mkdir()
+    for file in launch.model.iterdir():
+        if file.suffix != ".onnx" or file.name == launch.build_file:
+            shutil.copyfile(file, folder / file.name)
+    return folder
 
 
 def _body(text: str, _: int) -> object:

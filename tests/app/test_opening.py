@@ -64,6 +64,20 @@ def test_on_a_cpu_no_batch_weighs_more_pairs_of_tokens_than_the_longest_text(
     assert make_opener().limits(opened.manifest, on_cuda).max_pairs == float("inf")
 
 
+@pytest.mark.parametrize(("invariant", "step"), [(True, 8), (False, 1)])
+def test_lengths_in_steps_where_padding_changes_no_answer(
+    make_opener: Callable[..., Opener], models: Path, invariant: bool, step: int
+) -> None:
+    pytest.importorskip("openvino")
+    publish(models)
+    opened = make_opener().open(KEY)
+    build = opened.choice.build.model_copy(update={"engine": "openvino", "batch_invariant": invariant})
+    session = make_opener().open_session(opened.manifest, build, 1)
+    assert session.length_step == step
+    session.engine.close()
+    assert opened.session.length_step == 1
+
+
 @pytest.mark.parametrize("fault", ["bytes", "size", "tokenizer"])
 def test_nothing_is_used_that_is_not_as_published(
     make_opener: Callable[..., Opener], models: Path, fault: str

@@ -73,6 +73,17 @@ def test_a_probe_of_another_build_on_another_session(tmp_path: Path) -> None:
         variant.check_probe(0, variant.manifest.builds[0], other)
 
 
+def test_lengths_in_steps(tmp_path: Path) -> None:
+    variant, engine = load(publish(tmp_path)), RecordingEngine()
+    session = Session(engine, 1, variant.session.cost, length_step=12)
+    assert variant.max_tokens == 32
+    for length in (1, 12, 13, 25, 32):
+        row = variant.some_ids(length)
+        (answer,) = variant.run([row], session)
+        assert list(answer) == [row[0], row[1] if length > 1 else 0], "what is padded is masked"
+    assert [shape[1] for shape in engine.shapes] == [12, 12, 24, 32, 32]
+
+
 def test_ids_to_measure_with(tmp_path: Path) -> None:
     variant = load(publish(tmp_path))
     probe = list(variant.tokenizer.encode(variant.manifest.probes[0].text).input_ids)

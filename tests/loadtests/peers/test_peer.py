@@ -70,6 +70,19 @@ def test_every_setting_makes_a_command_on_the_loopback_interface(
     assert "0.0.0.0" not in words
 
 
+def test_mlserver_s_optimum_finds_one_build_alone(tmp_path: Path) -> None:
+    version = publish(tmp_path)
+    (version / "other.onnx").write_bytes(b"another build")
+    setting = Setting(engine="optimum, int8")
+
+    PEERS["mlserver"].start(Launch(Path(sys.executable), version, "b", "model.onnx", 4711, tmp_path, setting))
+
+    told = json.loads((tmp_path / "model-settings.json").read_text())
+    folder = Path(told["parameters"]["extra"]["pretrained_model"])
+    assert [file.name for file in folder.glob("*.onnx")] == ["model.onnx"]
+    assert (folder / "tokenizer.json").read_bytes() == (version / "tokenizer.json").read_bytes()
+
+
 def test_each_peer_has_several_settings_to_show_its_best() -> None:
     for peer in PEERS.values():
         assert len(set(peer.same_build)) == len(peer.same_build) > 1, peer.name
