@@ -34,7 +34,7 @@ def _start(launch: Launch) -> Started:
 
 
 def _with_one_build(launch: Launch) -> Path:
-    """The version's files in a folder of their own, without its other builds: this Optimum wants one alone."""
+    """The version's files in a folder of their own without other builds: this Optimum wants just one."""
     folder = launch.scratch / "model"
     folder.mkdir()
     for file in launch.model.iterdir():
