@@ -90,7 +90,7 @@ def test_the_version_answers_as_its_pytorch_model_in_any_batch(published: Finish
 def test_a_model_that_prunes_tokens_keeps_its_layers(published: Finished, tmp_path: Path) -> None:
     saved = next((published.request.work / "stages").glob("fewer-tokens-*"))
     classifier.save(keep_layers(classifier.load(str(saved)), 2), tmp_path)
-    with pytest.raises(CompressionError, match=r"of 2 shares.* model of 2 layers, which takes 1"):
+    with pytest.raises(CompressionError, match=r"2 token shares.* model of 2 layers, which takes 1"):
         classifier.load(str(tmp_path))
 
 
