@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from statistics import fmean
 
 from app.artifact import Build, Manifest
 from app.errors import NoUsableBuildError
-from app.hardware import FEATURES
+from app.published import Table, comparable
 
 _FASTEST_PRECISION = ("int8", "bf16", "fp16", "fp32")
 _PREFERRED_ENGINE = ("onnx", "openvino", "torchscript")
@@ -41,12 +41,14 @@ def rank_builds(
     wanted: str | None = None,
     allow_torchscript: bool = False,
     rates: Mapping[str, float] | None = None,
+    threads: int = 1,
 ) -> list[Choice]:
     """The wanted build alone, or else all that can run here, the best first.
 
     `rates` are texts a second by build, measured on this machine; they decide where they cover all that can
-    run. Else the manifest's latencies do, where they cover them and come from a CPU with the same features.
-    Else preference: on a GPU first, then by engine, least precision, most CPU features.
+    run. Else the manifest's latencies do, where they cover them and come from a CPU with the same features:
+    those of passes of so many `threads`, if there are any. Else preference: on a GPU first, then by engine,
+    least precision, most CPU features.
 
     Raises:
         NoUsableBuildError: none can run here, or there is none of the wanted name.
@@ -58,7 +60,8 @@ def rank_builds(
     if not usable:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         raise NoUsableBuildError(f"no build of {manifest.name}/{manifest.version} runs here ({reasons})")
-    order = _Order(manifest, usable, features, rates or {})
+    names = {build.name for build in usable}
+    order = _Order(names, rates or {}, comparable(manifest, names, features, threads))
     ranked = sorted(usable, key=order)
     others = {name: reason for name, reason in refused.items() if reason is not None}
     return [
@@ -70,14 +73,10 @@ def rank_builds(
 class _Order:
     """By what the usable builds are compared, and how that is said."""
 
-    def __init__(
-        self, manifest: Manifest, usable: Sequence[Build], features: Set[str], rates: Mapping[str, float]
-    ) -> None:
-        names = {build.name for build in usable}
-        published = _published_seconds(manifest, features)
-        self._usable = len(usable)
-        self._rates = rates if len(usable) > 1 and names <= rates.keys() else {}
-        self._published = published if len(usable) > 1 and names <= published.keys() else {}
+    def __init__(self, names: Set[str], rates: Mapping[str, float], published: Mapping[str, Table]) -> None:
+        self._usable = len(names)
+        self._rates = rates if len(names) > 1 and names <= rates.keys() else {}
+        self._published = _published_seconds(published) if len(names) > 1 else {}
 
     def __call__(self, build: Build) -> tuple[float, ...]:
         """Less is better."""
@@ -101,18 +100,14 @@ class _Order:
         return "slower" if self._published else "less preferred"
 
 
-def _published_seconds(manifest: Manifest, features: Set[str]) -> dict[str, float]:
+def _published_seconds(tables: Mapping[str, Table]) -> dict[str, float]:
     """Geometric mean of each build's published latencies over the shapes that all of them have."""
-    tables = {
-        cost.build: {(point.rows, point.tokens): point.median_ms / 1000 for point in cost.latency}
-        for cost in manifest.cost
-        if set(cost.cpu_features) == features & set(FEATURES) and cost.latency
-    }
-    names = {build.name for build in manifest.builds} & tables.keys()
-    shapes = set.intersection(*(set(tables[name]) for name in names)) if names else set()
+    shapes = set.intersection(*(set(table) for table in tables.values())) if tables else set()
     if not shapes:
         return {}
-    return {name: math.exp(fmean(math.log(tables[name][shape]) for shape in shapes)) for name in names}
+    return {
+        name: math.exp(fmean(math.log(table[shape]) for shape in shapes)) for name, table in tables.items()
+    }
 
 
 def refusal(build: Build, features: Set[str], engines: Set[str], allow_torchscript: bool) -> str | None:

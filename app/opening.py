@@ -87,7 +87,9 @@ class Opener:
             features |= accelerators()
         measured = {build.name: self.tuning.get(self.place(build)).best_rate for build in manifest.builds}
         rates = {name: rate for name, rate in measured.items() if rate is not None}
-        return rank_builds(manifest, features, engines, settings.build, settings.allow_torchscript, rates)
+        threads = fixed_threads(settings, self._hardware.cores) or 1
+        allowed = settings.allow_torchscript
+        return rank_builds(manifest, features, engines, settings.build, allowed, rates, threads)
 
     def place(self, build: Build) -> Place:
         """What measurements of a build depend on."""
@@ -162,7 +164,7 @@ class Opener:
     def _cost(self, manifest: Manifest, build: Build, threads: int) -> CostModel:
         stored = self.tuning.get(self.place(build)).costs.get(threads, {})
         limits = self.limits(manifest, build)
-        model = published_cost(manifest, build.name, limits)
+        model = published_cost(manifest, build.name, limits, threads)
         for point in cost_grid(manifest, limits):
             if point in stored:
                 model.measure(point, stored[point])

@@ -19,6 +19,7 @@ from app.errors import ProbeError
 from app.job import Logits, Row
 from app.leases import Leases
 from app.metrics import VariantMetrics
+from app.published import latencies
 from app.queue import Queue
 from app.session import Session
 from app.tokenizer import Ids, Tokenizer, pad
@@ -178,9 +179,7 @@ def cost_grid(manifest: Manifest, limits: BatchLimits) -> list[Point]:
     return [(rows, length) for rows in heights for length in length_buckets(manifest.tokenizer.max_tokens)]
 
 
-def published_cost(manifest: Manifest, build: str, limits: BatchLimits) -> CostModel:
+def published_cost(manifest: Manifest, build: str, limits: BatchLimits, threads: int) -> CostModel:
     """The manifest's latencies of a build over the grid, all of them estimates; a plain guess without any."""
-    tables = {cost.build: cost.latency for cost in manifest.cost}
-    table = {(point.rows, point.tokens): point.median_ms / 1000 for point in tables.get(build, ())}
-    shape, grid = shape_of(table), cost_grid(manifest, limits)
+    shape, grid = shape_of(latencies(manifest, build, threads)), cost_grid(manifest, limits)
     return CostModel({point: shape(*point) for point in grid}, estimated=grid)

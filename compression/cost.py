@@ -1,7 +1,8 @@
 """What builds cost on this machine, beside BERT-base in PyTorch fp32 measured in the same run.
 
 `python -m compression.cost models/NAME/VERSION` measures every build of a published version that this
-machine can run and adds the figures to its manifest: which build is fastest depends on the CPU.
+machine can run and adds the figures to its manifest: which build is fastest depends on the CPU, and on
+whether a pass has all of its cores (one text that is alone) or one (as many at once as there are cores).
 """
 
 from __future__ import annotations
@@ -39,19 +40,41 @@ class Opened:
 
 
 def measure(opened: Sequence[Opened], max_tokens: int) -> tuple[Cost, ...]:
-    """Costs of the builds and, last, of the baseline, run alternately; lengths up to what the model reads."""
+    """Costs of the builds on all cores and of the baseline, run alternately, then of the builds on one.
+
+    Lengths up to what the model reads.
+    """
     threads = usable_cores()
-    lengths = [length for length in LENGTHS if length <= max_tokens] or [max_tokens]
+    lengths = _lengths(max_tokens)
     models: dict[str, Predict] = {each.build.name: each.engine.logits for each in opened}
     models[baseline.NAME] = baseline.predictor(baseline.bert_base(), threads)
     points = latency(models, lengths, _ROUNDS)
-    costs = []
-    for each in opened:
-        build = each.build
-        memory = peak_memory.measure(build.engine, each.path, lengths[-1], threads, build.precision)
-        costs.append(_cost(build.name, points[build.name], memory, _RUNTIMES[build.engine]))
+    costs = [_cost_of(each, points[each.build.name], threads) for each in opened]
     memory = peak_memory.measure(peak_memory.BASELINE, Path("-"), lengths[-1], threads)
-    return (*costs, _cost(baseline.NAME, points[baseline.NAME], memory, "torch"))
+    costs.append(_cost(baseline.NAME, points[baseline.NAME], memory, "torch", threads))
+    return (*costs, *(measure_on_one_core(opened, max_tokens) if threads > 1 else ()))
+
+
+def measure_on_one_core(opened: Iterable[Opened], max_tokens: int) -> tuple[Cost, ...]:
+    """Costs of passes of one thread, the builds taking turns: how the service runs where many ask at once."""
+    alone = [
+        Opened(each.build, each.path, load_engine(each.build.engine, each.path, 1, each.build.precision))
+        for each in opened
+    ]
+    points = latency({each.build.name: each.engine.logits for each in alone}, _lengths(max_tokens), _ROUNDS)
+    for each in alone:
+        each.engine.close()
+    return tuple(_cost_of(each, points[each.build.name], 1) for each in alone)
+
+
+def _lengths(max_tokens: int) -> list[int]:
+    return [length for length in LENGTHS if length <= max_tokens] or [max_tokens]
+
+
+def _cost_of(opened: Opened, points: list[LatencyPoint], threads: int) -> Cost:
+    build = opened.build
+    memory = peak_memory.measure(build.engine, opened.path, points[-1].tokens, threads, build.precision)
+    return _cost(build.name, points, memory, _RUNTIMES[build.engine], threads)
 
 
 def of_baseline(costs: Iterable[Cost]) -> Cost | None:
@@ -71,10 +94,11 @@ def fastest(manifest: Manifest, features: Sequence[str], tokens: int = 128) -> s
     return min(found)[1] if found else None
 
 
-def add_measurement(folder: Path) -> tuple[Cost, ...]:
+def add_measurement(folder: Path, one_core: bool = False) -> tuple[Cost, ...]:
     """Measure every build of a published version that runs here, and put the figures into its manifest.
 
-    Figures of the same CPU and number of threads are replaced. No other file of the version changes.
+    With `one_core` only passes of one thread are measured. Figures of the same CPU and number of threads are
+    replaced, what is new comes first unless it is of one core alone. No other file of the version changes.
 
     Raises:
         ArtifactError: the folder is not a version that can be trusted.
@@ -82,10 +106,11 @@ def add_measurement(folder: Path) -> tuple[Cost, ...]:
     manifest = artifact.read(folder)
     artifact.verify(folder, manifest)
     usable = [_opened(build, folder / build.file) for build in manifest.builds if _runs_here(build)]
-    measured = measure(usable, manifest.tokenizer.max_tokens)
+    measured = (measure_on_one_core if one_core else measure)(usable, manifest.tokenizer.max_tokens)
     here = {(cost.cpu, cost.threads) for cost in measured}
     kept = tuple(cost for cost in manifest.cost if (cost.cpu, cost.threads) not in here)
-    updated = manifest.model_copy(update={"cost": (*measured, *kept)})
+    costs = (*kept, *measured) if one_core else (*measured, *kept)
+    updated = manifest.model_copy(update={"cost": costs})
     partial = folder / f".{artifact.MANIFEST_FILE}.partial"
     partial.write_text(
         json.dumps(updated.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
@@ -102,12 +127,12 @@ def _runs_here(build: Build) -> bool:
     return build.engine in available_engines() and set(build.needs) <= cpu_features()
 
 
-def _cost(name: str, points: list[LatencyPoint], memory: int, package: str) -> Cost:
+def _cost(name: str, points: list[LatencyPoint], memory: int, package: str, threads: int) -> Cost:
     return Cost(
         build=name,
         cpu=cpu_model(),
         cpu_features=tuple(sorted(cpu_features())),
-        threads=usable_cores(),
+        threads=threads,
         runtime=f"{package} {version(package)}",
         latency=tuple(points),
         peak_resident_bytes=memory,
@@ -119,15 +144,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure a published version on this machine."""
     parser = argparse.ArgumentParser(prog="python -m compression.cost", description=__doc__)
     parser.add_argument("version", type=Path, metavar="models/NAME/VERSION")
-    folder = parser.parse_args(arguments).version
+    parser.add_argument(
+        "--one-core", action="store_true", help="passes of one thread only, without BERT-base"
+    )
+    options = parser.parse_args(arguments)
     try:
-        measured = add_measurement(folder)
+        measured = add_measurement(options.version, options.one_core)
     except BertpressError as error:
         print(f"bertpress: {error}", file=sys.stderr)  # noqa: T201
         return 1
     for cost in measured:
         times = ", ".join(f"{point.tokens} tokens {point.median_ms:.2f} ms" for point in cost.latency)
-        print(f"{cost.build}: {times}")  # noqa: T201
+        print(f"{cost.build}, {cost.threads} threads: {times}")  # noqa: T201
     return 0
 
 

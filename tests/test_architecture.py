@@ -22,7 +22,8 @@ LAYERS = (
     {"app.scheduler", "app.opening", "app.cascade"},
     {"app.dispatch", "app.background", "app.first", "app.repository", "app.threads"},
     {"app.variant", "app.batcher", "app.cost", "app.queue", "app.job", "app.builds", "app.leases"}
-    | {"app.session", "app.turns", "app.forecast", "app.promotions", "app.trials", "app.tuning"},
+    | {"app.session", "app.turns", "app.forecast", "app.promotions", "app.published", "app.trials"}
+    | {"app.tuning"},
     {"app.engines", "app.tokenizer"},
     {"app.atomic", "app.artifact", "app.hardware", "app.settings", "app.errors", "app.metrics"}
     | {"app.collectors", "app.logs", "app.energy", "app.throttling", "app.machine_metrics"},

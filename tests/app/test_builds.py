@@ -48,21 +48,23 @@ def test_torchscript_needs_leave(manifest: Manifest) -> None:
     assert choose_build(manifest, set(), {"torchscript"}, allow_torchscript=True).build.name == "script"
 
 
-def with_costs(manifest: Manifest, features: tuple[str, ...], **milliseconds: float) -> Manifest:
-    """The manifest with a published latency for each of these builds."""
+def with_costs(
+    manifest: Manifest, features: tuple[str, ...], milliseconds: Mapping[str, float], threads: int = 1
+) -> Manifest:
+    """The manifest with a published latency more for each of these builds."""
     costs = tuple(
         Cost(
             build=build.replace("_", "-"),
             cpu="x",
             cpu_features=features,
-            threads=1,
+            threads=threads,
             runtime="x",
             latency=(LatencyPoint(rows=1, tokens=32, median_ms=ms, p90_ms=ms),),
             measured_on="2025-01-01",
         )
         for build, ms in milliseconds.items()
     )
-    return manifest.model_copy(update={"cost": costs})
+    return manifest.model_copy(update={"cost": (*manifest.cost, *costs)})
 
 
 ALL = {"fp32": 30.0, "int8_safe": 9.0, "int8": 5.0, "ov": 3.0}
@@ -70,7 +72,7 @@ BOTH = {"onnx", "openvino"}
 
 
 def test_published_latencies_decide_on_a_cpu_of_the_same_kind(manifest: Manifest) -> None:
-    published = with_costs(manifest, ("avx2", "vnni"), **ALL)
+    published = with_costs(manifest, ("avx2", "vnni"), ALL)
     choice = choose_build(published, {"vnni", "avx2"}, BOTH)
     assert choice.build.name == "ov"
     assert "published latencies" in choice.reason
@@ -80,13 +82,25 @@ def test_published_latencies_decide_on_a_cpu_of_the_same_kind(manifest: Manifest
 
 def test_published_latencies_of_some_builds_decide_nothing(manifest: Manifest) -> None:
     del (some := dict(ALL))["fp32"]
-    choice = choose_build(with_costs(manifest, ("vnni",), **some), {"vnni"}, BOTH)
+    choice = choose_build(with_costs(manifest, ("vnni",), some), {"vnni"}, BOTH)
     assert choice.build.name == "int8"
     assert "published" not in choice.reason
 
 
+def test_published_latencies_are_those_of_passes_with_so_many_threads(manifest: Manifest) -> None:
+    on_two = {"fp32": 20.0, "int8_safe": 6.0, "int8": 3.0, "ov": 4.0}
+    published = with_costs(with_costs(manifest, ("vnni",), ALL), ("vnni",), on_two, threads=2)
+    assert rank_builds(published, {"vnni"}, BOTH, threads=1)[0].build.name == "ov"
+    assert rank_builds(published, {"vnni"}, BOTH, threads=2)[0].build.name == "int8"
+    # What no build was measured with is no reason to compare two numbers of threads.
+    assert rank_builds(published, {"vnni"}, BOTH, threads=4)[0].build.name == "ov"
+    del on_two["int8"]
+    some = with_costs(with_costs(manifest, ("vnni",), ALL), ("vnni",), on_two, threads=2)
+    assert rank_builds(some, {"vnni"}, BOTH, threads=2)[0].build.name == "ov"
+
+
 def test_what_was_measured_here_decides_over_what_is_published(manifest: Manifest) -> None:
-    published = with_costs(manifest, ("vnni",), **ALL)
+    published = with_costs(manifest, ("vnni",), ALL)
     rates = {"fp32": 10.0, "int8-safe": 90.0, "int8": 80.0, "ov": 70.0, "gone": 999.0}
     ranked = rank_builds(published, {"vnni"}, BOTH, rates=rates)
     assert [choice.build.name for choice in ranked] == ["int8-safe", "int8", "ov", "fp32"]

@@ -27,7 +27,7 @@ def load(folder: Path) -> Variant:
     session = Session(
         load_engine("onnx", folder / choice.build.file, 1),
         1,
-        published_cost(manifest, choice.build.name, limits),
+        published_cost(manifest, choice.build.name, limits, 1),
     )
     tokenizer = Tokenizer(folder / "tokenizer.json", manifest.tokenizer)
     metrics = Metrics().variant("tiny", 1, manifest.labels)
@@ -101,16 +101,20 @@ def test_the_grid_of_costs(tmp_path: Path) -> None:
 def test_published_latencies_give_the_cost_its_shape(tmp_path: Path) -> None:
     manifest = artifact.read(publish(tmp_path))
     limits = BatchLimits(8, 1000, True)
-    guessed = published_cost(manifest, "onnx-fp32", limits)
+    guessed = published_cost(manifest, "onnx-fp32", limits, 1)
     assert guessed.estimated == set(cost_grid(manifest, limits))
     assert guessed(4, 16) < 4 * guessed(1, 16)
     published = manifest.model_copy(
         update={"cost": (cost_of("onnx-fp32", {(1, 8): 1.0, (1, 32): 40.0}), cost_of("another", {}))}
     )
-    model = published_cost(published, "onnx-fp32", limits)
+    model = published_cost(published, "onnx-fp32", limits, 1)
     assert model(1, 8) == pytest.approx(0.001)
     assert model(1, 32) == pytest.approx(0.04)
     assert 0.001 < model(1, 16) < 0.04
+    on_two = cost_of("onnx-fp32", {(1, 8): 0.5, (1, 32): 20.0}).model_copy(update={"threads": 2})
+    both = published.model_copy(update={"cost": (*published.cost, on_two)})
+    assert published_cost(both, "onnx-fp32", limits, 1)(1, 32) == pytest.approx(0.04)
+    assert published_cost(both, "onnx-fp32", limits, 2)(1, 32) == pytest.approx(0.02)
 
 
 def cost_of(build: str, milliseconds: dict[tuple[int, int], float]) -> Cost:

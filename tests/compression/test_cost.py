@@ -48,12 +48,15 @@ def test_lengths_up_to_what_the_model_reads(
 
     build = CandidateBuild("onnx-int8", "onnx", "int8", "model.onnx", (), tmp_path)
     opened = cost.Opened(build, tmp_path / "model.onnx", Engine())  # type: ignore[arg-type]
+    monkeypatch.setattr(cost, "usable_cores", lambda: 2)
+    monkeypatch.setattr(cost, "load_engine", lambda *_: Engine())
     with cheap_baseline():
-        ours, theirs = cost.measure([opened], max_tokens)
-    assert (ours.build, theirs.build) == ("onnx-int8", baseline.NAME)
-    for found in (ours, theirs):
-        assert [point.tokens for point in found.latency] == lengths
-        assert (found.cpu, found.threads) == (cpu_model(), usable_cores())
+        found = cost.measure([opened], max_tokens)
+    expected = [("onnx-int8", 2), (baseline.NAME, 2), ("onnx-int8", 1)]
+    assert [(each.build, each.threads) for each in found] == expected
+    for each in found:
+        assert [point.tokens for point in each.latency] == lengths
+        assert each.cpu == cpu_model()
 
 
 def test_memory_is_measured_in_a_process_of_its_own(exported: Export) -> None:
@@ -124,11 +127,27 @@ def test_a_published_version_is_measured_where_it_runs(
     assert after.model_copy(update={"cost": ()}) == before.model_copy(update={"cost": ()})
     assert after.cost[-1] == elsewhere
     runnable = [build.name for build in before.builds if set(build.needs) <= cpu_features()]
-    assert [each.build for each in after.cost[:-1]] == [*runnable, baseline.NAME]
-    assert "onnx-fp32: 16 tokens" in capsys.readouterr().out
+    on_one = runnable if usable_cores() > 1 else []
+    assert [each.build for each in after.cost[:-1]] == [*runnable, baseline.NAME, *on_one]
+    assert f"onnx-fp32, {usable_cores()} threads: 16 tokens" in capsys.readouterr().out
     with cheap_baseline():
         cost.add_measurement(folder)
     assert len(artifact.read(folder).cost) == len(after.cost)
+
+
+def test_passes_of_one_thread_are_measured_by_themselves(finished: Finished, tmp_path: Path) -> None:
+    folder = moved(finished, tmp_path).repository / "small" / "1"
+    before = artifact.read(folder)
+    kept = tuple(each for each in before.cost if each.threads != 1)
+    (folder / artifact.MANIFEST_FILE).write_text(
+        before.model_copy(update={"cost": kept}).model_dump_json(), encoding="utf-8"
+    )
+    assert cost.main([str(folder), "--one-core"]) == 0
+    after = artifact.read(folder)
+    runnable = [build.name for build in before.builds if set(build.needs) <= cpu_features()]
+    assert [(each.build, each.threads) for each in after.cost[len(kept) :]] == [(n, 1) for n in runnable]
+    assert after.cost[: len(kept)] == kept
+    assert after.identity == before.identity
 
 
 def test_what_is_no_version_cannot_be_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
