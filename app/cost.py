@@ -19,9 +19,9 @@ _LEARNING_RATE = 0.1
 # A pass that took this many times longer than predicted says more about the machine's neighbours.
 _LARGEST_SURPRISE = 4.0
 _LEAST_SECONDS = 1e-5
-# A guess that batches pay a little makes the batcher try one, and then the cost of it is known.
-_GUESSED_ROWS_POWER = 0.95
-_GUESSED_FIXED_TOKENS = 16
+# A pass costs as though it had so many tokens more: batches of short texts pay. Of long ones they hardly do,
+# but a guess that they pay a little makes the batcher try one, and then the cost of it is known.
+_GUESSED_FIXED_TOKENS = 8
 # Lengths that differ by less tell the same.
 _ALIKE = 1.5
 
@@ -101,6 +101,19 @@ class CostModel:
         self._seen[i][j] = 1 / _LEARNING_RATE
         self._estimated.discard(point)
 
+    def extend(self) -> None:
+        """Estimate what is too long to be measured from what is not: call it once the rest is.
+
+        There more rows are taken to cost as many times what fewer do as at that length: what batches gain
+        shrinks with length, and an estimate that promises more makes batches that do not pay.
+        """
+        for i, rows in enumerate(self._rows[1:], start=1):
+            known = [j for j, length in enumerate(self._lengths) if (rows, length) not in self._estimated]
+            for j in range(known[-1] + 1 if known else len(self._lengths), len(self._lengths)):
+                if not self._seen[i][j]:
+                    relative = self._seconds[i][j - 1] / self._seconds[i - 1][j - 1]
+                    self._seconds[i][j] = relative * self._seconds[i - 1][j]
+
     def observe(self, rows: int, length: int, seconds: float) -> None:
         """Move the points around (rows, length) towards what a pass really took."""
         surprise = min(seconds / self(rows, length), _LARGEST_SURPRISE) - 1
@@ -122,7 +135,7 @@ class CostModel:
 
 def guess(rows: int, length: int) -> float:
     """The shape of a pass's cost where nothing is known of it, in no unit."""
-    return float(rows**_GUESSED_ROWS_POWER * (length + _GUESSED_FIXED_TOKENS))
+    return float(rows * length + _GUESSED_FIXED_TOKENS)
 
 
 def shape_of(table: Mapping[Point, float]) -> Callable[[int, int], float]:

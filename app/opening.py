@@ -168,6 +168,7 @@ class Opener:
         for point in cost_grid(manifest, limits):
             if point in stored:
                 model.measure(point, stored[point])
+        model.extend()
         return model
 
 

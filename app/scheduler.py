@@ -115,6 +115,11 @@ class Scheduler:
         with self._wake:
             session.cost.measure(point, seconds)
 
+    def all_measured(self, session: Session) -> None:
+        """Let what cannot be measured of a session's cost follow from what was."""
+        with self._wake:
+            session.cost.extend()
+
     @property
     def submissions(self) -> int:
         """Jobs submitted so far: who measures can tell whether it was disturbed."""

@@ -91,6 +91,7 @@ class Tuner:
             rows, length = point
             measure = partial(pass_seconds, session, variant.some_ids(length), rows)
             self._scheduler.measured(session, point, await self._undisturbed(measure, session.threads))
+        self._scheduler.all_measured(session)
         if missing:
             place, tuning = self._opener.place(variant.build), self._opener.tuning
             measured = tuning.get(place).with_cost(session.threads, session.cost.measured)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -20,6 +20,7 @@ from app.metrics import Metrics
 from app.protocols.disconnect import ON_DISCONNECT, TELLS_DISCONNECT
 from app.protocols.errors import error_response
 from app.protocols.exchange import request_id
+from app.protocols.joined import JoinedWrites
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Let the client in if there is room."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", JoinedWrites(transport, self.loop)))
         if len(self.connections) > self.limits.max_connections:
             self.refuse("too_many_connections")
 

@@ -114,6 +114,32 @@ def test_the_first_passes_near_an_estimate_teach_more() -> None:
     assert estimated(4, 128) == pytest.approx(2 * linear(4, 128))
 
 
+def test_what_is_too_long_to_measure_goes_on_as_the_longest_that_is_not() -> None:
+    model = CostModel(GRID, estimated=GRID)
+    measured = {(1, 8): 1.0, (1, 16): 2.0, (1, 64): 9.0, (1, 128): 20.0, (4, 8): 2.0, (4, 16): 8.8}
+    for point, seconds in measured.items():
+        model.measure(point, seconds)
+    model.extend()
+    assert model(4, 64) == pytest.approx(4.4 * 9.0)
+    assert model(4, 128) == pytest.approx(4.4 * 20.0)
+    assert {point: model(*point) for point in measured} == pytest.approx(measured)
+    assert (4, 128) in model.estimated
+
+
+def test_what_passes_have_shown_is_not_extended_over() -> None:
+    model = CostModel(GRID, estimated=[(4, 128)])
+    model.observe(4, 128, 3 * linear(4, 128))
+    model.extend()
+    assert model(4, 128) == pytest.approx(3 * linear(4, 128))
+
+
+def test_with_nothing_measured_there_is_nothing_to_go_on_from() -> None:
+    model = CostModel(GRID, estimated=GRID)
+    before = model.points
+    model.extend()
+    assert model.points == before
+
+
 def test_a_guess_makes_the_batcher_try_a_batch() -> None:
     assert guess(2, 64) < 2 * guess(1, 64)
     assert guess(1, 64) < guess(1, 65)
@@ -125,4 +151,4 @@ def test_a_published_table_bends_the_guess() -> None:
     assert shape(1, 32) == pytest.approx(0.003)
     assert 0.003 < shape(1, 64) < 0.010
     assert shape(1, 256) / shape(1, 128) == pytest.approx(guess(1, 256) / guess(1, 128))
-    assert shape(8, 128) / shape(1, 128) == pytest.approx(guess(8, 1) / guess(1, 1))
+    assert shape(8, 128) / shape(1, 128) == pytest.approx(guess(8, 128) / guess(1, 128))

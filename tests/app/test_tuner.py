@@ -82,8 +82,11 @@ async def test_costs_are_measured_and_kept_for_the_next_start(serve: Serve, tmp_
         # Four rows of 32 tokens weigh more pairs of tokens than the longest text, which has 32.
         shapes = {(rows, length) for rows in (1, 4, 16) for length in (8, 16, 32)}
         assert set(first) == {(rows, length) for rows, length in shapes if rows * length**2 <= 32**2}
+        too_long = running.default.session.cost(4, 32)
+        assert too_long == pytest.approx(first[1, 32] * first[4, 16] / first[1, 16])
     async with serve(tune=False, threads=1) as running:
         assert running.default.session.cost.measured == first
+        assert running.default.session.cost(4, 32) == pytest.approx(too_long)
     assert (tmp_path / "tuning.json").exists()
 
 
