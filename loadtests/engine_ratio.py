@@ -6,8 +6,9 @@ its schedules: one session of all threads, a session for each thread, and, where
 depend on their batch, batches of like length. The engine's work is text to logits, tokenization included;
 without tokenization it is given too.
 
-The sides take turns in one run. The service stands still (SIGSTOP) while the engine is measured, for it may
-use idle time to tune itself. The load comes from this process, which holds no engine.
+The sides take turns in one run. Once started the service is left alone for a while, in which it tunes itself;
+afterwards it stands still (SIGSTOP) while the engine is measured. The load comes from this process, which
+holds no engine.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ IN_FLIGHT = 16
 BATCHES = (4, 8, 16)
 WARM_UP_SECONDS = 1.0
 TEXTS = 1000
+REST_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
 
 
@@ -121,6 +123,7 @@ def measure(
         cores = detect().cores
         schedules = schedules_of(cores, build.batch_invariant)
         engine = _Engine(folder, build.name, schedules, seconds)
+        time.sleep(REST_SECONDS)
         for number in range(rounds):
             for length, sample in samples.items():
                 turns[length].append(_turn(running, engine, sample))

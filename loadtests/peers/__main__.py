@@ -134,6 +134,7 @@ def _with_corpora(
         build_file=build.file,
         corpora=corpora,
         seconds={"short": options.seconds, "long": options.seconds * LONG_FACTOR},
+        rest_seconds=options.rest,
     )
 
 
@@ -156,7 +157,7 @@ def _facts(options: argparse.Namespace, bench: Bench, present: Sequence[str], st
         "machine": f"{cpu_model()}, {cores} cores",
         "texts": texts,
         "runs": f"{options.rounds} rounds, medians; {options.seconds:g} s a run with short texts, "
-        f"{options.seconds * LONG_FACTOR:.1f} s with long ones",
+        f"{options.seconds * LONG_FACTOR:.1f} s with long ones; {options.rest:g} s of rest before them",
         "model": f"{options.name}, build {bench.build_name}",
         OURS: f"python {platform.python_version()}, onnxruntime {version('onnxruntime')}",
     }
@@ -202,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--build", help="the ONNX build of the first table (the best that this CPU can run)")
     add("--float-model", type=Path, metavar="DIR", help="for the second table; made from the build if absent")
     add("--seconds", type=float, default=2.0, help="length of a run with short texts (%(default)s)")
+    add("--rest", type=float, default=10.0, help="seconds a started server is left alone (%(default)s)")
     add("--rounds", type=int, default=2, help="visits to each server (%(default)s)")
     add("--texts", type=int, default=600, help="at most so many texts of either length (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep all figures, after each visit")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import tempfile
@@ -30,7 +31,10 @@ FIRST_BRACKET, LATER_BRACKET = (0.4, 1.05), (0.88, 1.14)
 
 @dataclass(frozen=True)
 class Bench:
-    """What is the same for every server of a table."""
+    """What is the same for every server of a table.
+
+    Between its start and its load a server is left alone for `rest_seconds`, as one that runs for weeks is.
+    """
 
     environments: Path
     model: Path
@@ -39,6 +43,7 @@ class Bench:
     build_file: str
     corpora: Mapping[str, Corpus]
     seconds: Mapping[str, float]
+    rest_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -120,6 +125,7 @@ async def visit(
     """
     async with _up(bench, peer, setting) as up:
         ready_bytes = memory.tree_bytes(up.pid)
+        await asyncio.sleep(bench.rest_seconds)
         lengths = {}
         for length, load in up.loads.items():
             known_rate = before[-1].lengths[length].sustained.rate if before else 0.0

@@ -77,7 +77,7 @@ def test_a_table_is_filled_from_real_servers(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(visit, "WARM_UP_SECONDS", 0.05)
     monkeypatch.setattr(search, "MOST_RUNS", 2)
     corpora = {"short": CORPUS, "long": CORPUS}
-    bench = Bench(tmp_path, tmp_path, tmp_path, "build", "file", corpora, {"short": 0.05, "long": 0.05})
+    bench = Bench(tmp_path, tmp_path, tmp_path, "build", "file", corpora, {"short": 0.05, "long": 0.05}, 0.05)
     right, broken = Setting("right"), Setting("broken")
     table, saved = Table("same-build"), []
 
