@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compression.calibration import Bin, expected_calibration_error, reliability
+from compression.data import MAIN_HEAD
 from compression.discrimination import confusion, f1, f1_by_class, mean_auc
 from compression.evaluation import Logits, accuracy, accuracy_interval, flip_rate
 from compression.resampling import McNemar, bootstrap_interval, mcnemar
@@ -63,7 +64,7 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Figures of one model on one data set; `confusion` has true labels down, predicted ones across."""
+    """Figures of one head of a model on one data set; `confusion` has true labels down, predicted across."""
 
     name: str
     dataset: str
@@ -77,6 +78,7 @@ class Assessment:
     calibration: Calibration
     slices: tuple[SliceScore, ...]
     agreement: Agreement | None
+    head: str = MAIN_HEAD
 
     def write(self, path: Path) -> None:
         """Leave it as JSON."""
@@ -93,6 +95,7 @@ def assess(
     teacher: Logits | None = None,
     slices: Mapping[str, npt.NDArray[np.bool_]] | None = None,
     resamples: int = 1000,
+    head: str = MAIN_HEAD,
 ) -> Assessment:
     """Judge answers. Shapes: logits and teacher (N, C), labels (N,), every slice (N,)."""
     predicted, classes = logits.argmax(-1), logits.shape[1]
@@ -116,6 +119,7 @@ def assess(
         calibration=_calibration(logits, labels, temperature),
         slices=tuple(_slice(each, rows, right, taught_right) for each, rows in (slices or {}).items()),
         agreement=None if teacher is None else _agreement(logits, teacher, labels, resamples),
+        head=head,
     )
 
 

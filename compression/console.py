@@ -152,8 +152,9 @@ def kinds_of_texts(found: Assessment) -> Table:
 
 
 def assessments(found: Sequence[Assessment]) -> Table:
-    """One row for each data set."""
+    """One row for each head on each data set."""
     table = Table(title=found[0].name)
+    several = len({each.head for each in found}) > 1
     for column in (
         "data",
         "texts",
@@ -168,7 +169,7 @@ def assessments(found: Sequence[Assessment]) -> Table:
     for each in found:
         beside = each.agreement
         table.add_row(
-            each.dataset,
+            f"{each.dataset}, {each.head}" if several else each.dataset,
             f"{each.n:,}",
             f"{each.accuracy.value:.2%} ({each.accuracy.low:.2%} to {each.accuracy.high:.2%})",
             f"{each.f1.value:.4f}",

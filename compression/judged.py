@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from app import artifact
-from app.artifact import TokenizerSettings
+from app.artifact import Head, TokenizerSettings
 from app.engines import load_engine
 from app.errors import CompressionError, DataError
 from app.hardware import usable_cores
@@ -21,6 +21,7 @@ from compression.candidates import gather
 from compression.data import Dataset, DataSettings
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits
+from compression.heads import slices
 from compression.quality import columns_of
 from compression.recipe import TextSettings
 from compression.slices import all_slices
@@ -31,13 +32,18 @@ _CHUNK_ROWS = 256
 
 @dataclass(frozen=True)
 class Source:
-    """Something that answers: how it reads texts, its labels in logit order, and its answers on rows."""
+    """Something that answers: how it reads texts, its heads in logit order, and its answers on rows."""
 
     name: str
-    labels: tuple[str, ...]
+    heads: tuple[Head, ...]
     tokenizer_file: Path
     text: TokenizerSettings
     answers: Callable[[Rows, Sequence[int]], Logits]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Those of the first head."""
+        return self.heads[0].labels
 
 
 def evaluate(
@@ -50,10 +56,11 @@ def evaluate(
     teacher: str | None = None,
     build: str | None = None,
 ) -> list[Assessment]:
-    """Judge on the test part of every data set, or on validation where there is none.
+    """Judge every head on the test part of every data set, or on validation where there is none.
 
-    A published version reads texts as its manifest says, everything else as `text` says. Builds answer one
-    text at a time, as they are served. `build` names another build of a version than its first.
+    A further head is judged where the data have its column. A published version reads texts as its manifest
+    says, everything else as `text` says. Builds answer one text at a time, as they are served. `build` names
+    another build of a version than its first.
 
     Raises:
         CompressionError: no model, no such build, no data, or a teacher with other labels.
@@ -65,8 +72,12 @@ def evaluate(
             f"the labels of {source} are {', '.join(judged.labels)}, those of {teacher} "
             f"{', '.join(taught.labels)}; answers are compared label by label"
         )
-    datasets = data.load_all(sources, data.with_label_names(settings, judged.labels))
-    return [assessed(judged, dataset, work, report, taught) for dataset in datasets]
+    if len(judged.heads) > 1:
+        settings = data.with_heads(settings, judged.heads)
+    else:
+        settings = data.with_label_names(settings, judged.labels)
+    datasets = data.load_all(sources, settings)
+    return [found for dataset in datasets for found in assessed(judged, dataset, work, report, taught)]
 
 
 def assessed(
@@ -75,18 +86,42 @@ def assessed(
     work: Path,
     report: Callable[[str], Report],
     taught: Source | None = None,
-) -> Assessment:
-    """Judge what is open on data that are read, beside its teacher where there is one."""
+) -> list[Assessment]:
+    """Judge every head of what is open on data that are read, beside its teacher where that has the head."""
     rows = _rows(judged, dataset, work)
     logits = _answers(judged, rows, dataset.name, report)
-    reference = None
+    reference: dict[Head, Logits] = {}
     if taught is not None:
-        reference = _answers(taught, _rows(taught, dataset, work), dataset.name, report)
+        expected = _answers(taught, _rows(taught, dataset, work), dataset.name, report)
+        reference = {head: expected[:, part] for head, part in _parts(taught)}
     tokens = np.concatenate([np.diff(corpus.offsets) for corpus in rows.corpora])
     kinds = all_slices(rows.texts, tokens, judged.text.max_tokens, columns_of(rows, dataset.heads))
-    return assessment.assess(
-        judged.name, dataset.name, logits, rows.labels, judged.labels, teacher=reference, slices=kinds
-    )
+    found = []
+    for number, (head, part) in enumerate(_parts(judged)):
+        labels = rows.labels_of(number) if number < len(dataset.heads) else np.empty(0, np.int64)
+        known = np.flatnonzero(labels >= 0)
+        if not len(known):
+            continue
+        beside = reference[head][known] if head in reference else None
+        own = {} if number else {name: chosen[known] for name, chosen in kinds.items()}
+        found.append(
+            assessment.assess(
+                judged.name,
+                dataset.name,
+                logits[known][:, part],
+                labels[known],
+                head.labels,
+                teacher=beside,
+                slices={name: chosen for name, chosen in own.items() if chosen.any()},
+                head=head.name,
+            )
+        )
+    return found
+
+
+def _parts(source: Source) -> list[tuple[Head, slice]]:
+    """Every head and its part of the logits."""
+    return list(zip(source.heads, slices(source.heads), strict=True))
 
 
 def _rows(source: Source, dataset: Dataset, work: Path) -> Rows:
@@ -96,13 +131,13 @@ def _rows(source: Source, dataset: Dataset, work: Path) -> Rows:
 
 
 def _answers(source: Source, rows: Rows, dataset: str, report: Callable[[str], Report]) -> Logits:
-    """Logits of the first head. Shape: (N, C)."""
+    """Logits of all heads side by side. Shape: (N, C)."""
     told, parts = report(f"{source.name} on {dataset}"), []
     for start in range(0, len(rows), _CHUNK_ROWS):
         stop = min(start + _CHUNK_ROWS, len(rows))
         parts.append(source.answers(rows, range(start, stop)))
         told(stop, len(rows), "texts")
-    return np.concatenate(parts)[:, : len(source.labels)]
+    return np.concatenate(parts)
 
 
 def opened(source: str, text: TextSettings, work: Path, build: str | None = None) -> Source:
@@ -124,7 +159,7 @@ def opened(source: str, text: TextSettings, work: Path, build: str | None = None
     model = classifier.load(source)
     tokenizer_file, settings = _reading(source, text, work)
     answers = lambda rows, chosen: logits_of(model.model, rows, chosen)  # noqa: E731
-    return Source(name, model.labels, tokenizer_file, settings, answers)
+    return Source(name, model.heads, tokenizer_file, settings, answers)
 
 
 def _version(folder: Path, name: str | None) -> Source:
@@ -139,7 +174,7 @@ def _version(folder: Path, name: str | None) -> Source:
     engine = load_engine(build.engine, folder / build.file, usable_cores(), build.precision)
     return Source(
         f"{manifest.name}/{manifest.version} ({build.name})",
-        manifest.heads[0].labels,
+        tuple(manifest.heads),
         folder / artifact.TOKENIZER_FILE,
         manifest.tokenizer,
         lambda rows, chosen: parity.one_by_one(engine, rows, chosen),
@@ -150,10 +185,10 @@ def _build(folder: Path, text: TextSettings, work: Path) -> Source:
     described = builds.read(folder)
     (candidate,) = gather([folder], work / "judged").builds
     tokenizer_file, settings = _reading(str(described.model_folder), text, work)
-    labels = classifier.load(str(described.model_folder)).labels
+    heads = classifier.load(str(described.model_folder)).heads
     return Source(
         f"{folder} ({described.name})",
-        labels,
+        heads,
         tokenizer_file,
         settings,
         lambda rows, chosen: parity.one_by_one(candidate.engine, rows, chosen),

@@ -108,7 +108,7 @@ def measure(
         if name not in outcome.results:
             continue
         source = judged.opened(str(outcome.results[name].folder), request.recipe.text, work)
-        found = judged.assessed(source, outcome.datasets[0], work, report)
+        found, *_ = judged.assessed(source, outcome.datasets[0], work, report)
         rows = found.n
         base = arms[0].accuracy.value if arms else found.accuracy.value
         arms.append(_arm(name, what, found.accuracy, found.accuracy.value / base, outcome.results[name]))

@@ -2,7 +2,7 @@
 
 Accuracy, F1 and AUC with 95 % intervals by the bootstrap, calibration, and, beside a teacher, what is
 retained of its accuracy and how many labels changed. Judged on the test part, or on validation where there
-is none.
+is none; of a model with several heads each one for which the data have a column.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         )
     output.print(console.assessments(found))
     for each in found:
-        output.print(console.kinds_of_texts(each))
+        if each.slices:
+            output.print(console.kinds_of_texts(each))
     write_json([asdict(each) for each in found], options.json)
     return 0

@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.tokenizer import Tokenizer
 from compression import classifier, data
 from compression.batches import Rows
-from compression.cli import parser
+from compression.cli import main, parser
 from compression.data import DataSettings
 from compression.evaluation import by_labels, mean_over_heads, probabilities, true_label_loss
 from compression.heads import slices, weights_of
@@ -151,6 +151,37 @@ def test_both_heads_are_published_with_figures_of_their_own(published: Finished)
     shown = card(manifest)
     assert "Labels of rating: 1, 4, 7, 10." in shown
     assert f"test, rating | 160 | {rated.build} | {rated.accuracy:.2%}" in shown
+
+
+def test_evaluate_judges_every_head_the_data_have(
+    published: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = Path(published.request.data[0])
+    teacher = next((published.request.work / "stages").glob("teacher-*"))
+    asked = ["evaluate", "--model", str(published.folder("two")), "--teacher", str(teacher)]
+    asked += ["--max-tokens", "16", "--work", str(tmp_path / "work")]
+    assert main([*asked, "--data", str(source), "--json"]) == 0
+    label, rated = json.loads(capsys.readouterr().out)
+    stated = published.manifest("two").quality
+    assert [label["head"], rated["head"]] == ["label", "rating"]
+    assert rated["labels"] == list(RATING.labels)
+    for found, quality in zip((label, rated), stated, strict=False):
+        assert found["accuracy"]["value"] == pytest.approx(quality.accuracy, abs=0.02)
+        assert found["agreement"]["teacher_accuracy"] == pytest.approx(quality.teacher_accuracy, abs=0.02)
+    assert label["slices"]
+    assert not rated["slices"]
+
+    assert main([*asked, "--data", str(source)]) == 0
+    assert "reviews, rating" in capsys.readouterr().out
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    for part in ("train", "test"):
+        rows = map(json.loads, (source / f"{part}.jsonl").read_text(encoding="utf-8").splitlines())
+        lines = [json.dumps({"text": row["text"], "label": row["label"]}) for row in rows]
+        (plain / f"{part}.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert main([*asked, "--data", str(plain), "--json"]) == 0
+    (only,) = json.loads(capsys.readouterr().out)
+    assert only["head"] == "label"
 
 
 def test_the_label_is_judged_apart_for_every_rating(published: Finished) -> None:
