@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from app import artifact
-from app.artifact import Build, Cost, LatencyPoint, Manifest
+from app.artifact import Build, Cost, LatencyPoint
 from app.engines import Engine, available_engines, load_engine
 from app.errors import BertpressError
 from app.hardware import cpu_features, cpu_model, usable_cores
@@ -80,18 +80,6 @@ def _cost_of(opened: Opened, points: list[LatencyPoint], threads: int) -> Cost:
 def of_baseline(costs: Iterable[Cost]) -> Cost | None:
     """What BERT-base took where the builds were measured first."""
     return next((cost for cost in costs if cost.build == baseline.NAME), None)
-
-
-def fastest(manifest: Manifest, features: Sequence[str], tokens: int = 128) -> str | None:
-    """The build that was measured to answer a text of so many tokens fastest on a CPU of these features."""
-    found = [
-        (point.median_ms, cost.build)
-        for cost in manifest.cost
-        if cost.build != baseline.NAME and sorted(cost.cpu_features) == sorted(features)
-        for point in cost.latency
-        if point.tokens == tokens
-    ]
-    return min(found)[1] if found else None
 
 
 def add_measurement(folder: Path, one_core: bool = False) -> tuple[Cost, ...]:

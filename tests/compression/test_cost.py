@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from app import artifact
-from app.artifact import Cost
 from app.errors import CompressionError
 from app.hardware import cpu_features, cpu_model, usable_cores
 from compression import baseline, cost, model_card, ngram, peak_memory
@@ -88,28 +87,6 @@ def test_the_baseline_is_found_wherever_it_stands(finished: Finished) -> None:
     assert found is not None
     assert found.build == baseline.NAME
     assert cost.of_baseline(costs[:1]) is None
-
-
-def test_the_fastest_build_is_the_one_measured_so_on_such_a_cpu(finished: Finished) -> None:
-    manifest = finished.manifest("small")
-    point = manifest.cost[0].latency[0].model_copy(update={"tokens": 128})
-
-    def measured(build: str, milliseconds: float, features: tuple[str, ...]) -> Cost:
-        points = (point.model_copy(update={"median_ms": milliseconds}),)
-        update = {"build": build, "cpu_features": features, "latency": points}
-        return manifest.cost[0].model_copy(update=update)
-
-    costs = (
-        measured("onnx-int8", 3, ("avx2", "vnni")),
-        measured("onnx-fp32", 9, ("avx2", "vnni")),
-        measured("onnx-int8", 12, ("avx2",)),
-        measured("onnx-fp32", 10, ("avx2",)),
-        measured(baseline.NAME, 1, ("avx2",)),
-    )
-    published = manifest.model_copy(update={"cost": costs})
-    assert cost.fastest(published, ["vnni", "avx2"]) == "onnx-int8"
-    assert cost.fastest(published, ["avx2"]) == "onnx-fp32"
-    assert cost.fastest(published, ["avx512"]) is None
 
 
 def test_a_published_version_is_measured_where_it_runs(
