@@ -1,7 +1,7 @@
 """What an engine gives with nothing before it: `loadtests.engine_ratio` runs this in a process of its own.
 
-Standard input: JSON with folder, build, texts, schedule, tokenize, seconds and in_flight; standard output:
-texts a second. Every worker takes the next of the requests in flight the moment it is free: there is no queue
+Standard input: JSON with folder, build, texts, count, schedule, tokenize and in_flight; standard output:
+texts a second over `count` of them, taken in turn. Every worker takes the next of the requests in flight the moment it is free: there is no queue
 to wait in, no protocol, no other thread. What is being computed is in flight as well: its place is free for
 another request when it is answered. Sessions are opened as the service opens them.
 """
@@ -14,14 +14,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 from app import artifact
 from app.engines import Engine, load_engine
 from app.tokenizer import Ids, Tokenizer, pad
 
-WARM_UP_SECONDS = 0.5
+# Before it is measured an engine answers a tenth of the texts.
+WARM_UP_PARTS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +40,18 @@ class Schedule:
 
 
 class InFlight:
-    """A fixed number of requests under way: what is answered is replaced by the next of an endless supply."""
+    """So many requests under way at most: what is answered is replaced by the next of the supply."""
 
     def __init__(self, supply: Iterator[Ids], count: int) -> None:
         self._supply = supply
-        self._waiting = [next(supply) for _ in range(count)]
+        self._waiting = list(islice(supply, count))
         self._lock = threading.Lock()
 
     def take(self, rows: int) -> list[Ids]:
-        """The oldest request and the `rows - 1` nearest to it in length."""
+        """The oldest request and the `rows - 1` nearest to it in length; none when there are no more."""
         with self._lock:
+            if not self._waiting:
+                return []
             oldest = len(self._waiting[0])
             by_distance = sorted(
                 range(len(self._waiting)), key=lambda index: (abs(len(self._waiting[index]) - oldest), index)
@@ -61,20 +64,20 @@ class InFlight:
     def answered(self, rows: int) -> None:
         """So many requests are over: as many others come."""
         with self._lock:
-            self._waiting += [next(self._supply) for _ in range(rows)]
+            self._waiting += islice(self._supply, rows)
 
 
 def texts_per_second(
-    passes: Sequence[Callable[[], int]], seconds: float, clock: Callable[[], float] = time.perf_counter
+    passes: Sequence[Callable[[], int]], clock: Callable[[], float] = time.perf_counter
 ) -> float:
-    """Run each of the passes over and over in a thread of its own; each says how many texts it did."""
+    """Run each of the passes in a thread of its own until it says that it did no text."""
     done, errors = [0] * len(passes), []
     started = clock()
 
     def work(number: int) -> None:
         try:
-            while clock() - started < seconds:
-                done[number] += passes[number]()
+            while answered := passes[number]():
+                done[number] += answered
         except Exception as error:  # a thread's error is lost unless it is carried out of it
             errors.append(error)
 
@@ -99,37 +102,46 @@ def main() -> None:
     engines = [
         load_engine(build.engine, folder / build.file, schedule.threads) for _ in range(schedule.sessions)
     ]
-    in_flight = InFlight(supply(), order["in_flight"])
 
-    def one_by_one(engine: Engine) -> Callable[[], int]:
-        own = supply()
-        return lambda: len(engine.logits(*pad([next(own)], manifest.tokenizer.pad_token_id)))
+    def logits(engine: Engine, rows: list[Ids]) -> int:
+        return len(engine.logits(*pad(rows, manifest.tokenizer.pad_token_id))) if rows else 0
 
-    def batched(engine: Engine) -> Callable[[], int]:
+    def one_by_one(engine: Engine, own: Iterator[Ids]) -> Callable[[], int]:
+        return lambda: logits(engine, list(islice(own, 1)))
+
+    def batched(engine: Engine, in_flight: InFlight) -> Callable[[], int]:
         def one_pass() -> int:
-            done = len(engine.logits(*pad(in_flight.take(schedule.rows), manifest.tokenizer.pad_token_id)))
+            done = logits(engine, in_flight.take(schedule.rows))
             in_flight.answered(done)
             return done
 
         return one_pass
 
-    passes = [(one_by_one if schedule.rows == 1 else batched)(engine) for engine in engines]
-    texts_per_second(passes, WARM_UP_SECONDS)
-    print(texts_per_second(passes, order["seconds"]))
+    def passes(count: int) -> list[Callable[[], int]]:
+        rows = supply(count)
+        if schedule.rows == 1:
+            return [one_by_one(engine, rows()) for engine in engines]
+        in_flight = InFlight(rows(), order["in_flight"])
+        return [batched(engine, in_flight) for engine in engines]
+
+    texts_per_second(passes(max(order["count"] // WARM_UP_PARTS, 1)))
+    print(texts_per_second(passes(order["count"])))
 
 
 def rows_of(
     texts: Sequence[str], encode: Callable[[str], Ids], tokenize: bool
-) -> Callable[[], Iterator[Ids]]:
-    """What gives every worker the texts in turn: encoded as they are taken, or all of them beforehand.
+) -> Callable[[int], Callable[[], Iterator[Ids]]]:
+    """What gives the workers so many texts in turn: encoded as they are taken, or all of them beforehand.
 
     All workers together go through the texts once before any comes again.
     """
-    turn = cycle(range(len(texts)))
-    if tokenize:
-        return lambda: (encode(texts[index]) for index in turn)
-    encoded = [encode(text) for text in texts]
-    return lambda: (encoded[index] for index in turn)
+    encoded = [] if tokenize else [encode(text) for text in texts]
+
+    def supply(count: int) -> Callable[[], Iterator[Ids]]:
+        turn = islice(cycle(range(len(texts))), count)
+        return lambda: (encode(texts[index]) if tokenize else encoded[index] for index in turn)
+
+    return supply
 
 
 if __name__ == "__main__":

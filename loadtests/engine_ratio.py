@@ -1,10 +1,10 @@
 """What share of the bare engine is left over HTTP: `python -m loadtests.engine_ratio`.
 
-Both sides get the same texts with 16 requests in flight. One is the service, closed loop over HTTP, its cache
-and coalescing off. The other is the engine in a process of its own with nothing before it, under the best of
-its schedules: one session of all threads, a session for each thread, and, where the build's answers do not
-depend on their batch, batches of like length. The engine's work is text to logits, tokenization included;
-without tokenization it is given too.
+Both sides answer the same texts, all of them once a turn, with 16 requests in flight. One is the service,
+closed loop over HTTP, its cache and coalescing off. The other is the engine in a process of its own with
+nothing before it, under the best of its schedules: one session of all threads, a session for each thread,
+and, where the build's answers do not depend on their batch, batches of like length. The engine's work is text
+to logits, tokenization included; without tokenization it is given too.
 
 The sides take turns in one run. Once started the service is left alone for a while, in which it tunes itself;
 afterwards it stands still (SIGSTOP) while the engine is measured. The load comes from this process, which
@@ -23,6 +23,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -32,17 +33,19 @@ import uvloop
 from app import artifact
 from app.errors import BertpressError, SettingsError
 from app.hardware import detect
-from loadtests import driver, schedule, texts
+from loadtests import driver, texts
 from loadtests.bare_engine import Schedule
 from loadtests.server import Service, add_flags, service
 from loadtests.summary import Summary, summarize
 
 IN_FLIGHT = 16
 BATCHES = (4, 8, 16)
-WARM_UP_SECONDS = 1.0
-TEXTS = 1000
+WARM_UP_PARTS = 4
+# A turn with short texts has so many times the texts that one with long ones has: it takes as long.
+SHORT_FACTOR = 10
 REST_SECONDS = 10.0
 _TIMEOUT_SECONDS = 60.0
+_LONGEST_TURN_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -74,19 +77,18 @@ class Ratio:
 
 @dataclass(frozen=True)
 class _Engine:
-    """The build that the service runs, and what is sent to both."""
+    """The build that the service runs, and how it can be run by itself."""
 
     folder: Path
     build: str
     schedules: Sequence[Schedule]
-    seconds: float
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the shares."""
     options = _parser().parse_args(arguments)
     try:
-        turns, facts = measure(options.models, options.name, options.build, options.seconds, options.rounds)
+        turns, facts = measure(options.models, options.name, options.build, options.texts, options.rounds)
     except BertpressError as error:
         print(f"engine_ratio: {error}", file=sys.stderr)
         return 1
@@ -103,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(
-    models: Path, name: str, wanted: str | None, seconds: float, rounds: int
+    models: Path, name: str, wanted: str | None, long_texts: int, rounds: int
 ) -> tuple[dict[str, list[Turn]], dict[str, str]]:
     """Turns by length of text, and what was measured.
 
@@ -113,16 +115,17 @@ def measure(
     """
     folder = artifact.newest_folder(models, name)
     manifest = artifact.read(folder)
+    counts = {"short": long_texts * SHORT_FACTOR, "long": long_texts}
     samples = {
-        length: Random(0).sample(all_texts, min(TEXTS, len(all_texts)))
-        for length, all_texts in texts.sentences_and_reviews().items()
+        length: list(islice(cycle(Random(0).sample(some, len(some))), counts[length]))
+        for length, some in texts.sentences_and_reviews().items()
     }
     turns: dict[str, list[Turn]] = {length: [] for length in samples}
     with service(models, [name], build=wanted) as running:
         build = next(one for one in manifest.builds if one.name == build_of(running.url, name))
         cores = detect().cores
         schedules = schedules_of(cores, build.batch_invariant)
-        engine = _Engine(folder, build.name, schedules, seconds)
+        engine = _Engine(folder, build.name, schedules)
         time.sleep(REST_SECONDS)
         for number in range(rounds):
             for length, sample in samples.items():
@@ -200,7 +203,7 @@ def table(ratios: Mapping[str, Ratio], facts: Mapping[str, str]) -> str:
 
 
 def _turn(running: Service, engine: _Engine, sample: list[str]) -> Turn:
-    http = uvloop.run(_drive(running.url, sample, engine.seconds))
+    http = uvloop.run(_drive(running.url, sample))
     os.kill(running.process.pid, signal.SIGSTOP)
     try:
         rates = {
@@ -212,27 +215,27 @@ def _turn(running: Service, engine: _Engine, sample: list[str]) -> Turn:
     return Turn(http, rates[True], rates[False])
 
 
-async def _drive(url: str, sample: list[str], seconds: float) -> Summary:
+async def _drive(url: str, sample: list[str]) -> Summary:
     target = driver.Target(url, timeout_seconds=_TIMEOUT_SECONDS, connections=IN_FLIGHT)
     bodies = driver.bodies(sample, texts_per_request=1, model=None)
 
-    async def load(duration_seconds: float) -> Summary:
+    async def load(count: int) -> Summary:
         cpu_before = time.process_time()
         outcomes = await driver.closed_loop(
-            target, bodies, duration_seconds=duration_seconds, max_requests=schedule.MAX_REQUESTS
+            target, bodies, duration_seconds=_LONGEST_TURN_SECONDS, max_requests=count
         )
         return summarize(
             outcomes,
             mode="closed loop",
-            duration_seconds=duration_seconds,
+            duration_seconds=0.0,
             offered_rate=None,
             goal_ms=_TIMEOUT_SECONDS * 1000,
             client_cpu_seconds=time.process_time() - cpu_before,
             cores=len(os.sched_getaffinity(0)),
         )
 
-    await load(WARM_UP_SECONDS)
-    return await load(seconds)
+    await load(max(len(sample) // WARM_UP_PARTS, 1))
+    return await load(len(sample))
 
 
 def _bare(engine: _Engine, sample: list[str], one: Schedule, tokenize: bool) -> float:
@@ -242,7 +245,7 @@ def _bare(engine: _Engine, sample: list[str], one: Schedule, tokenize: bool) -> 
         "schedule": [one.sessions, one.threads, one.rows],
         "texts": sample,
         "tokenize": tokenize,
-        "seconds": engine.seconds,
+        "count": len(sample),
         "in_flight": IN_FLIGHT,
     }
     finished = subprocess.run(
@@ -271,7 +274,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_flags(parser)
-    add("--seconds", type=float, default=4.0, help="length of each measurement (%(default)s)")
+    add(
+        "--texts",
+        type=int,
+        default=300,
+        help="long texts in a turn; ten times as many short ones (%(default)s)",
+    )
     add("--rounds", type=int, default=5, help="turns of each side (%(default)s)")
     add("--json", type=Path, metavar="FILE", help="keep all figures")
     return parser

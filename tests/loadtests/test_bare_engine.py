@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import itertools
 import json
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +39,16 @@ def test_what_is_computed_is_in_flight_until_it_is_answered() -> None:
     assert lengths(in_flight.take(3)) == [50, 5]
 
 
+def test_the_last_requests_leave_nothing_in_flight() -> None:
+    in_flight = InFlight(map(row, (5, 90, 7)), 2)
+
+    assert lengths(in_flight.take(2)) == [5, 90]
+    in_flight.answered(2)
+    assert lengths(in_flight.take(2)) == [7]
+    in_flight.answered(1)
+    assert in_flight.take(2) == []
+
+
 def test_texts_are_encoded_as_they_are_taken_or_all_beforehand() -> None:
     encoded: list[str] = []
 
@@ -47,40 +56,36 @@ def test_texts_are_encoded_as_they_are_taken_or_all_beforehand() -> None:
         encoded.append(text)
         return row(len(text))
 
-    late = rows_of(["a", "bb"], encode, True)()
+    late = rows_of(["a", "bb"], encode, True)(3)()
     assert encoded == []
-    assert lengths(list(itertools.islice(late, 3))) == [1, 2, 1]
+    assert lengths(list(late)) == [1, 2, 1]
     assert encoded == ["a", "bb", "a"]
 
-    early = rows_of(["a", "bb"], encode, False)()
+    early = rows_of(["a", "bb"], encode, False)(3)()
     assert encoded[3:] == ["a", "bb"]
-    assert lengths(list(itertools.islice(early, 3))) == [1, 2, 1]
+    assert lengths(list(early)) == [1, 2, 1]
     assert len(encoded) == 5
 
 
 def test_workers_share_one_turn_through_the_texts() -> None:
-    supply = rows_of(["a", "bb", "ccc"], lambda text: row(len(text)), True)
+    supply = rows_of(["a", "bb", "ccc"], lambda text: row(len(text)), True)(4)
     first, second = supply(), supply()
 
     assert [len(next(worker)) for worker in (first, second, second, first)] == [1, 2, 3, 1]
+    assert (next(first, None), next(second, None)) == (None, None)
 
 
-def test_all_workers_count_until_the_time_is_over() -> None:
-    ticks = itertools.count()
-    lock = threading.Lock()
+def test_all_workers_go_on_until_there_is_no_text_left() -> None:
+    ticks, work = itertools.count(step=20), [iter([2, 2, 1, 0]), iter([3, 0])]
 
-    def clock() -> float:
-        with lock:
-            return float(next(ticks))
+    rate = texts_per_second([work[0].__next__, work[1].__next__], lambda: float(next(ticks)))
 
-    rate = texts_per_second([lambda: 2, lambda: 2], 40, clock)
-
-    assert 1 < rate < 2.5  # each look at the clock is a second, and all but a few find two texts done
+    assert rate == 8 / 20
 
 
 def test_a_failing_engine_is_not_a_slow_one() -> None:
     with pytest.raises(ZeroDivisionError):
-        texts_per_second([lambda: 1 // 0], 60)
+        texts_per_second([lambda: 1 // 0])
 
 
 @pytest.mark.parametrize("schedule", [Schedule(1, 2), Schedule(2, 1), Schedule(1, 1, 4)])
@@ -98,11 +103,10 @@ def test_every_schedule_gives_a_rate(
         "schedule": [schedule.sessions, schedule.threads, schedule.rows],
         "texts": ["a great film", "bad"],
         "tokenize": tokenize,
-        "seconds": 0.05,
+        "count": 25,
         "in_flight": 8,
     }
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(order)))
-    monkeypatch.setattr(bare_engine, "WARM_UP_SECONDS", 0.01)
 
     bare_engine.main()
 

@@ -69,10 +69,9 @@ def test_both_sides_are_measured_in_turns(
 ) -> None:
     """A real service and a real engine, briefly: the rates are this machine's affair."""
     monkeypatch.delenv("BERTPRESS_DATA", raising=False)
-    monkeypatch.setattr(engine_ratio, "WARM_UP_SECONDS", 0.05)
     monkeypatch.setattr(engine_ratio, "REST_SECONDS", 0.05)
     publish(tmp_path / "models", batch_invariant=False)
-    flags = ["--models", str(tmp_path / "models"), "--name", "tiny", "--seconds", "0.1", "--rounds", "1"]
+    flags = ["--models", str(tmp_path / "models"), "--name", "tiny", "--texts", "5", "--rounds", "1"]
 
     assert engine_ratio.main([*flags, "--json", str(tmp_path / "ratio.json")]) == 0
 
