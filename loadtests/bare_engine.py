@@ -1,9 +1,10 @@
 """What an engine gives with nothing before it: `loadtests.engine_ratio` runs this in a process of its own.
 
 Standard input: JSON with folder, build, texts, count, schedule, tokenize and in_flight; standard output:
-texts a second over `count` of them, taken in turn. Every worker takes the next of the requests in flight the moment it is free: there is no queue
-to wait in, no protocol, no other thread. What is being computed is in flight as well: its place is free for
-another request when it is answered. Sessions are opened as the service opens them.
+texts a second over `count` of them, taken in turn. Every worker takes the next of the requests in flight the
+moment it is free: there is no queue to wait in, no protocol, no other thread. What is being computed is in
+flight as well: its place is free for another request when it is answered. Sessions are opened as the service
+opens them.
 """
 
 from __future__ import annotations
