@@ -14,6 +14,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from statistics import geometric_mean
 from typing import TypeVar
 
 from app.artifact import Build, Manifest
@@ -32,7 +33,8 @@ T = TypeVar("T")
 
 # A longer pass would keep a request waiting; what it costs follows from the shorter ones.
 _LONGEST_PIECE_SECONDS = 0.1
-_TRIAL_TOKENS = 128
+# Short texts and long ones count alike: threads that share a pass gain most on long ones.
+_TRIAL_LENGTHS = (32, 128)
 _TRIAL_ROWS = (1, 4)
 _TRIAL_ROUNDS = 4
 _ATTEMPTS = 20
@@ -140,26 +142,34 @@ class Tuner:
     async def _try(self, variant: Variant, build: Build, threads: int) -> None:
         """Measure what a build gives on so many threads, and keep it."""
         async with self._session(variant, build, threads) as session:
-            ids = variant.some_ids(min(_TRIAL_TOKENS, variant.manifest.tokenizer.max_tokens))
-            passes = max(self._scheduler.cores // threads, 1)
-            rates = []
-            for rows in self._trial_rows(variant.manifest, build, session, len(ids)):
-                rate = partial(texts_per_second, session, ids, rows, passes)
-                rates += [await self._undisturbed(rate, self._scheduler.cores) for _ in range(_TRIAL_ROUNDS)]
-            lone_seconds = await self._undisturbed(partial(pass_seconds, session, ids, 1), threads)
-        trial = Trial(max(rates), lone_seconds)
+            longest = variant.manifest.tokenizer.max_tokens
+            lengths = sorted({min(length, longest) for length in _TRIAL_LENGTHS})
+            rates = [await self._rate(variant, build, session, length) for length in lengths]
+            lone = partial(pass_seconds, session, variant.some_ids(lengths[-1]), 1)
+            lone_seconds = await self._undisturbed(lone, threads)
+        trial = Trial(geometric_mean(rates), lone_seconds)
         place, tuning = self._opener.place(build), self._opener.tuning
         await asyncio.to_thread(tuning.put, place, tuning.get(place).with_trials({threads: trial}))
         log.info(
-            "%s: build %s with %d passes of %d threads: %.1f texts/s of %d tokens, %.1f ms for one alone",
+            "%s: build %s with %d passes of %d threads: %s, %.1f ms for one alone",
             variant.key,
             build.name,
-            passes,
+            self._passes(session),
             threads,
-            trial.texts_per_second,
-            len(ids),
+            ", ".join(f"{r:.1f} texts/s of {n} tokens" for r, n in zip(rates, lengths, strict=True)),
             trial.lone_seconds * 1000,
         )
+
+    async def _rate(self, variant: Variant, build: Build, session: Session, length: int) -> float:
+        """Texts of so many tokens a second, in the batches that give most."""
+        ids, rates = variant.some_ids(length), []
+        for rows in self._trial_rows(variant.manifest, build, session, length):
+            measure = partial(texts_per_second, session, ids, rows, self._passes(session))
+            rates += [await self._undisturbed(measure, self._scheduler.cores) for _ in range(_TRIAL_ROUNDS)]
+        return max(rates)
+
+    def _passes(self, session: Session) -> int:
+        return max(self._scheduler.cores // session.threads, 1)
 
     def _trial_rows(self, manifest: Manifest, build: Build, session: Session, length: int) -> list[int]:
         limits = self._opener.limits(manifest, build)

@@ -20,7 +20,7 @@ from app.cost import Point
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = 1
+_SCHEMA = 2
 # The entries of so many builds and machines are kept, the latest ones.
 _MOST_ENTRIES = 64
 
@@ -51,7 +51,10 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What so many threads a pass gave: passes on all cores at once, and one pass alone."""
+    """What so many threads a pass gave: passes on all cores at once, and one pass alone.
+
+    Texts a second are a mean over short and long ones.
+    """
 
     texts_per_second: Positive
     lone_seconds: Positive

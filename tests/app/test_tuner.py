@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import hardware, opening
+from app import hardware, opening, tuner
 from app.engines import Engine, load_engine
 from app.engines.base import Ids, Logits
 from app.hardware import Hardware
@@ -22,8 +22,8 @@ from tests.app.tiny import publish
 pytestmark = pytest.mark.anyio
 
 CORES = 2
-Pace = Callable[[str, int], float]
-"""Seconds of a pass, by the build's file and its threads."""
+Pace = Callable[[str, int], float | Callable[[int], float]]
+"""Seconds of a pass, by the build's file and its threads; or what gives them by the length of its rows."""
 
 
 class PacedEngine:
@@ -31,12 +31,13 @@ class PacedEngine:
 
     description = "paced"
 
-    def __init__(self, engine: Engine, seconds: float) -> None:
+    def __init__(self, engine: Engine, seconds: float | Callable[[int], float]) -> None:
         self._engine, self._seconds = engine, seconds
         self.closed = False
 
     def logits(self, input_ids: Ids, attention_mask: Ids) -> Logits:
-        time.sleep(self._seconds)
+        length = input_ids.shape[1]
+        time.sleep(self._seconds if isinstance(self._seconds, float) else self._seconds(length))
         return self._engine.logits(input_ids, attention_mask)
 
     def close(self) -> None:
@@ -137,6 +138,16 @@ async def test_one_thread_where_that_gives_more(
         assert running.default.session.threads == 1
         assert [engine.closed for engine in engines[:2]] == [False, True]
         assert "with 1 passes of 2 threads" in caplog.text
+
+
+async def test_one_thread_where_two_are_better_for_long_texts_alone(
+    serve: Serve, pace: Callable[[Pace], list[PacedEngine]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuner, "_TRIAL_LENGTHS", (8, 32))
+    pace(lambda _, threads: 0.01 if threads == 1 else lambda length: 0.01 if length == 8 else 0.0048)
+    async with serve(tune=True) as running:
+        await tuned(running)
+        assert running.default.session.threads == 1
 
 
 async def test_a_lone_session_where_the_settings_ask_for_it(
