@@ -1,4 +1,4 @@
-"""The mean of the weights along the way, in place of where the last step left them.
+"""Means of weights: of one training's along the way, and of several models'.
 
 Source: Polyak, Juditsky 1992, Acceleration of Stochastic Approximation by Averaging; the exponential form
 as in Tarvainen, Valpola 2017, Mean Teachers.
@@ -6,12 +6,14 @@ as in Tarvainen, Valpola 2017, Mean Teachers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
+
+from app.errors import CompressionError
 
 
 class AveragedWeights:
@@ -58,3 +60,27 @@ class AveragedWeights:
         self.steps = state["steps"]
         for mean, stored in zip(self._mean, state["mean"], strict=True):
             mean.copy_(stored)
+
+
+@torch.no_grad()
+def mean_weights(models: Sequence[nn.Module], weights: Sequence[float] = ()) -> dict[str, torch.Tensor]:
+    """The weighted mean of what models of one shape have learned, as a state to load; alike without weights.
+
+    What is not a float (positions, for instance) is the first model's.
+    Source: Wortsman et al. 2022, Model soups.
+
+    Raises:
+        CompressionError: the models do not have the same shape.
+    """
+    states = [model.state_dict() for model in models]
+    shapes = [{name: tensor.shape for name, tensor in state.items()} for state in states]
+    if any(other != shapes[0] for other in shapes[1:]):
+        raise CompressionError("weights can be averaged only of models of the same shape")
+    shares = torch.tensor(weights or [1.0] * len(states))
+    shares = shares / shares.sum()
+    return {
+        name: torch.stack([share * state[name] for share, state in zip(shares, states, strict=True)]).sum(0)
+        if first.is_floating_point()
+        else first
+        for name, first in states[0].items()
+    }

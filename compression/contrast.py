@@ -1,8 +1,9 @@
-"""Sentences in pairs that differ in the edit which turns their opinion round, written from templates.
+"""Sentences in pairs that differ in the edit which turns their opinion round.
 
 Reviews and phrases hold few sentences in which one word or its place decides. These do: negated, contrasted
 and sarcastic ones, of films, products, restaurants, journeys and books. Added to the training data they teach
-a teacher what its labels mean where words alone mislead.
+a teacher what its labels mean where words alone mislead. Some were written one by one, which gives variety;
+templates give as many more as are asked for.
 Source: Kaushik, Hovy, Lipton 2020, Learning the Difference that Makes a Difference with
 Counterfactually-Augmented Data; Ribeiro et al. 2020, Beyond Accuracy: CheckList (templates).
 """
@@ -49,8 +50,14 @@ def templates() -> Templates:
     return Templates(patterns, read["general"], read["domains"])
 
 
-def written(count: int, seed: int = 0, source: Templates | None = None) -> list[Pair]:
-    """So many different pairs, every kind and domain alike often; the same for the same seed.
+def collected() -> list[Pair]:
+    """The pairs that were written one by one."""
+    text = (resources.files("compression") / "contrast_data" / "collected.jsonl").read_text("utf-8")
+    return [Pair(f"collected-{number}", **json.loads(line)) for number, line in enumerate(text.splitlines())]
+
+
+def filled(count: int, seed: int = 0, source: Templates | None = None) -> list[Pair]:
+    """So many different pairs from templates, every kind and domain alike often; the same for the same seed.
 
     No side of any of them is like a sentence of `compression.pairs`, on which models are judged: of the words
     of both, seven tenths at most are shared.
@@ -60,7 +67,7 @@ def written(count: int, seed: int = 0, source: Templates | None = None) -> list[
     """
     source = source or templates()
     chance = random.Random(seed)
-    judged = [_words(side) for pair in pairs.load() for side in (pair.positive, pair.negative)]
+    judged = _judged()
     found: list[Pair] = []
     seen: set[str] = set()
     kinds, domains = list(source.patterns), list(source.domains)
@@ -137,6 +144,10 @@ def _sentence(text: str) -> str:
     text = re.sub(r"\b([Aa]) (?=[aeio]|u(?!s[aei]|ni(?!n|m)))", r"\1n ", text)
     text = re.sub(r"\bi\b", "I", text)
     return re.sub(r"(^|[.?!] )([a-z])", lambda match: match[1] + match[2].upper(), text)
+
+
+def _judged() -> list[frozenset[str]]:
+    return [_words(side) for pair in pairs.load() for side in (pair.positive, pair.negative)]
 
 
 def _plain(text: str) -> str:

@@ -1,7 +1,7 @@
 """Sentences in pairs of opposite sentiment, to train on: negated, contrasted, sarcastic.
 
-Written from templates into a folder that `--data` reads like any other data set. `bertpress pairs` judges on
-other sentences, none of which is among these.
+Pairs that were written one by one, and more from templates, in a folder that `--data` reads like any other
+data set. `bertpress pairs` judges on other sentences, none of which is among these.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ def add(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=8000,
         metavar="N",
-        help="different pairs, two rows each; more repeat their templates more often (default: 8000)",
+        help="pairs from templates beside those written one by one, two rows each; more repeat their "
+        "templates more often (default: 8000)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="another one writes others (default: 0)"
+        "--seed", type=int, default=0, metavar="N", help="another one fills templates otherwise (default: 0)"
     )
 
 
@@ -29,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     """Do it; returns the exit code."""
     from compression import contrast
 
-    rows = contrast.write(options.output, contrast.written(options.pairs, options.seed))
+    chosen = [*contrast.collected(), *contrast.filled(options.pairs, options.seed)]
+    rows = contrast.write(options.output, chosen)
     print(f"{options.output}: {rows['train']:,} rows to train on, {rows['validation']:,} to validate on")
     return 0

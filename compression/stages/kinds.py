@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from compression.stages.averaging import AverageStage
 from compression.stages.bottleneck import BottleneckStage, TransferStage
 from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
 from compression.stages.closed_loop import ClosedLoopStage
@@ -27,6 +28,7 @@ Stage = Annotated[
     | FinetuneStage
     | LinearTeacherStage
     | GivenStage
+    | AverageStage
     | StudentStage
     | DistilStage
     | BottleneckStage

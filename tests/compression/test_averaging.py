@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compression.averaging import AveragedWeights
+from app.errors import CompressionError
+from compression.averaging import AveragedWeights, mean_weights
 
 
 def moved(model: nn.Module, by: float) -> None:
@@ -46,3 +47,18 @@ def test_it_goes_on_from_its_state() -> None:
     other.load_state_dict(one.state_dict())
     assert other.steps == 1
     assert all(torch.equal(a, b) for a, b in zip(one._mean, other._mean, strict=True))
+
+
+def test_several_models_by_the_definition() -> None:
+    first, second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    moved(second, 1.0)
+    second.num_batches_tracked += 7
+    mean = mean_weights([first, second], (3.0, 1.0))
+    assert torch.allclose(mean["weight"], 0.75 * first.weight + 0.25 * second.weight)
+    assert torch.allclose(mean_weights([first, second])["bias"], torch.full((3,), 0.5))
+    assert mean["num_batches_tracked"] == 0, "a count is nothing to average"
+
+
+def test_models_of_another_shape_are_refused() -> None:
+    with pytest.raises(CompressionError, match="same shape"):
+        mean_weights([nn.Linear(3, 2), nn.Linear(2, 2)])
