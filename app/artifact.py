@@ -102,7 +102,10 @@ class BatchVariance(_Frozen):
 
 
 class Parity(_Frozen):
-    """How one build answered beside the fp32 PyTorch model it came from, on the same rows."""
+    """How one build answered beside the fp32 PyTorch model it came from, on the same rows.
+
+    `emulated`: the CPU at hand lacked what the build needs, and its arithmetic was computed step by step.
+    """
 
     dataset: str
     texts: int
@@ -112,6 +115,7 @@ class Parity(_Frozen):
     max_logit_difference: float
     max_probability_difference: float
     limit_note: str | None = None
+    emulated: bool = False
 
 
 class Build(StoredFile):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from app.artifact import sha256
 from app.engines import Engine, load_engine
-from app.hardware import usable_cores
+from app.errors import RecipeError
+from app.hardware import cpu_features, usable_cores
 from compression import builds
 from compression.builds import CandidateBuild
+from compression.quantization import bf16
 from compression.shared_weights import share
 
 # Graphs give their weights to a common file where that makes the version smaller by this share.
@@ -25,6 +28,8 @@ class Candidate:
     build: CandidateBuild
     path: Path
     engine: Engine
+    emulated: bool = False
+    """The CPU at hand cannot run it: the engine gives its answers, and nothing of its cost."""
 
 
 @dataclass(frozen=True)
@@ -78,4 +83,14 @@ def _share(graphs: Sequence[str], folder: Path) -> None:
 
 
 def _opened(build: CandidateBuild, path: Path) -> Candidate:
+    # OpenVINO would compute in fp32 without a word.
+    if build.precision == "bf16" and "bf16" not in cpu_features():
+        if path.suffix != ".onnx":
+            raise RecipeError(
+                f"build {build.name} computes in bf16, which this CPU does not; keep it in ONNX's form, which is "
+                "emulated here, or publish on a CPU with bf16"
+            )
+        with tempfile.TemporaryDirectory() as scratch:
+            emulated = bf16.emulate(path, Path(scratch) / path.name)
+            return Candidate(build, path, load_engine("onnx", emulated, usable_cores()), emulated=True)
     return Candidate(build, path, load_engine(build.engine, path, usable_cores(), build.precision))

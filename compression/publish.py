@@ -99,7 +99,8 @@ def publish(
         quality=quality.judge(asked, own, context, folder, judged_rows),
         calibration_temperature=temperature,
         cost=cost.measure(
-            [Opened(each.build, each.path, each.engine) for each in candidates], own.text.max_tokens
+            [Opened(each.build, each.path, each.engine) for each in candidates if not each.emulated],
+            own.text.max_tokens,
         ),
         provenance=provenance(context),
     )
@@ -193,7 +194,8 @@ def prove(candidate: Candidate, expected: parity.Reference, gate: GateSettings) 
         found, in_company = parity.compare(ours, theirs), parity.compare(together, theirs)
         name = f"{build.name}, head {expected.heads[number].name}" if number else build.name
         held = gate.further if number else gate
-        results.append(parity.check(found, in_company, build.precision, held, name))
+        checked = parity.check(found, in_company, build.precision, held, name)
+        results.append(checked.model_copy(update={"emulated": candidate.emulated}))
     variance = parity.largest(variances)
     return Build(
         **artifact.stored_file(candidate.path).model_dump(),
