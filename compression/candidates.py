@@ -87,7 +87,7 @@ def _opened(build: CandidateBuild, path: Path) -> Candidate:
     if build.precision == "bf16" and "bf16" not in cpu_features():
         if path.suffix != ".onnx":
             raise RecipeError(
-                f"build {build.name} computes in bf16, which this CPU does not; keep it in ONNX's form, which is "
+                f"build {build.name} computes in bf16, which this CPU does not; keep it in ONNX form, to be "
                 "emulated here, or publish on a CPU with bf16"
             )
         with tempfile.TemporaryDirectory() as scratch:

@@ -23,7 +23,10 @@ SETTINGS = (
 def add(parser: argparse.ArgumentParser) -> None:
     """Its options."""
     parser.add_argument(
-        "--backbone", required=True, metavar="DIR_OR_HUB_ID", help="the pretrained model to fine-tune"
+        "--backbone",
+        required=True,
+        metavar="DIR_OR_HUB_ID",
+        help="the pretrained model to fine-tune, or a classifier that is to learn more",
     )
     stage.add(parser, SETTINGS, result="the classifier")
 

@@ -48,9 +48,7 @@ def _floats(model: onnx.ModelProto) -> set[str]:
     values = {
         value.name for value in inferred.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT
     }
-    return values | {
-        tensor.name for tensor in inferred.initializer if tensor.data_type == TensorProto.FLOAT
-    }
+    return values | {tensor.name for tensor in inferred.initializer if tensor.data_type == TensorProto.FLOAT}
 
 
 def _rounding(name: str, rounded: dict[str, str]) -> list[onnx.NodeProto]:

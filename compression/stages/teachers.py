@@ -53,9 +53,12 @@ class PretrainStage(Stage):
 
 
 class FinetuneStage(Stage):
-    """A classifier out of a backbone, from the true labels of the data."""
+    """A classifier out of a backbone, from the true labels of the data; or a classifier taught further.
 
-    takes: ClassVar[tuple[str, ...]] = ("backbone",)
+    A classifier of the data's labels keeps its classification layer.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("backbone|model",)
 
     kind: Literal["finetune"]
     training: FinetuningSettings = FinetuningSettings()

@@ -258,13 +258,25 @@ def test_wrong_settings_are_one_line_before_anything_is_read(
 def test_inputs_of_the_wrong_kind(teacher: str, finished: Finished, place: Path, tmp_path: Path) -> None:
     backbone, data = str(finished.request.backbone), finished.request.data[0]
     with pytest.raises(RecipeError, match=re.escape(f"takes a backbone; {teacher} is a model")):
-        api.train(teacher, tmp_path / "out", data=data, work=tmp_path / "work")
+        api.pretrain(teacher, tmp_path / "out", data=data, work=tmp_path / "work")
     with pytest.raises(RecipeError, match=re.escape(f"takes a build; {teacher} is a model")):
         api.quantize(teacher, tmp_path / "out", data=data, work=tmp_path / "work")
     with pytest.raises(RecipeError, match=re.escape(f"takes a model; {backbone} is a backbone")):
         api.export(backbone, tmp_path / "out", work=tmp_path / "work")
     with pytest.raises(UnsupportedModelError, match="neither a model folder nor a hub id"):
         api.export(tmp_path / "nothing", tmp_path / "out", work=tmp_path / "work")
+
+
+def test_a_classifier_learns_more_and_keeps_its_head(
+    teacher: str, finished: Finished, tmp_path: Path
+) -> None:
+    barely = {"training": {"epochs": 0.01, "learning_rate": 1e-9, "weight_decay": 0.0, "precision": "fp32"}}
+    common: Any = {"data": finished.request.data[0], "text": {"max_tokens": 16}, "work": tmp_path / "work"}
+    found = classifier.load(str(api.train(teacher, tmp_path / "out", barely, **common)))
+    given = classifier.load(teacher)
+    assert found.heads == given.heads
+    for name, weight in given.model.state_dict().items():
+        assert torch.allclose(found.model.state_dict()[name], weight, atol=1e-6), name
 
 
 def test_an_output_folder_that_holds_something_else(teacher: str, tmp_path: Path) -> None:
