@@ -52,7 +52,7 @@ def test_it_goes_on_from_its_state() -> None:
 def test_several_models_by_the_definition() -> None:
     first, second = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
     moved(second, 1.0)
-    second.num_batches_tracked += 7
+    second.num_batches_tracked = torch.tensor(7)
     mean = mean_weights([first, second], (3.0, 1.0))
     assert torch.allclose(mean["weight"], 0.75 * first.weight + 0.25 * second.weight)
     assert torch.allclose(mean_weights([first, second])["bias"], torch.full((3,), 0.5))
