@@ -33,7 +33,12 @@ def product(weight: Floats) -> GraphEditor:
 
 
 def run(editor: GraphEditor, values: Floats) -> Floats:
-    session = ort.InferenceSession(editor.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    """What the graph says: the kernel it is fused to saturates with eight-bit weights on CPUs without VNNI."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(
+        editor.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
     return np.asarray(session.run(None, {"x": values})[0])
 
 
