@@ -33,7 +33,7 @@ def product(weight: Floats) -> GraphEditor:
 
 
 def run(editor: GraphEditor, values: Floats) -> Floats:
-    """What the graph says: the kernel it is fused to saturates with eight-bit weights on CPUs without VNNI."""
+    """What the graph says: a fused kernel saturates with eight-bit weights on CPUs without VNNI."""
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
