@@ -67,7 +67,7 @@ def filled(count: int, seed: int = 0, source: Templates | None = None) -> list[P
     """
     source = source or templates()
     chance = random.Random(seed)
-    judged = _judged()
+    judged = [_words(side) for pair in pairs.load() for side in (pair.positive, pair.negative)]
     found: list[Pair] = []
     seen: set[str] = set()
     kinds, domains = list(source.patterns), list(source.domains)
@@ -144,10 +144,6 @@ def _sentence(text: str) -> str:
     text = re.sub(r"\b([Aa]) (?=[aeio]|u(?!s[aei]|ni(?!n|m)))", r"\1n ", text)
     text = re.sub(r"\bi\b", "I", text)
     return re.sub(r"(^|[.?!] )([a-z])", lambda match: match[1] + match[2].upper(), text)
-
-
-def _judged() -> list[frozenset[str]]:
-    return [_words(side) for pair in pairs.load() for side in (pair.positive, pair.negative)]
 
 
 def _plain(text: str) -> str:

@@ -86,6 +86,7 @@ def publish(
         tuple(zip(candidates, [each.batch_invariant for each in proven], strict=True)),
         temperature,
     )
+    runnable = [Opened(each.build, each.path, each.engine) for each in candidates if not each.emulated]
     draft = Manifest(
         name=model,
         version=1,
@@ -98,10 +99,7 @@ def publish(
         probes=_probes(proven, candidates, own, sources[artifact.TOKENIZER_FILE]),
         quality=quality.judge(asked, own, context, folder, judged_rows),
         calibration_temperature=temperature,
-        cost=cost.measure(
-            [Opened(each.build, each.path, each.engine) for each in candidates if not each.emulated],
-            own.text.max_tokens,
-        ),
+        cost=cost.measure(runnable, own.text.max_tokens) if runnable else (),
         provenance=provenance(context),
     )
     built = {build.file for build in proven}
