@@ -1,0 +1,76 @@
+"""A recipe that publishes bf16 on a CPU that has none, of the mean of two models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compression import candidates, classifier, model_card
+from compression.recipe import parse
+from tests.compression.finished import Finished, cheap_baseline, request, run
+from tests.compression.pruning.wordpieces import classifier_with, wordpiece_tokenizer
+from tests.compression.tiny import write_data
+
+RECIPE = """
+name = "tiny"
+
+[text]
+max_tokens = 32
+
+[[stages]]
+name = "more"
+kind = "finetune"
+inputs = ["teacher"]
+
+[stages.training]
+epochs = 0.2
+precision = "fp32"
+
+[[stages]]
+name = "mean"
+kind = "average"
+inputs = ["teacher", "more"]
+weights = [3, 1]
+
+[[stages]]
+name = "onnx"
+kind = "export"
+inputs = ["mean"]
+
+[[stages]]
+name = "bf16"
+kind = "openvino"
+inputs = ["onnx"]
+precision = "bf16"
+
+[[stages]]
+name = "out"
+kind = "publish"
+inputs = ["onnx", "bf16"]
+model = "small"
+
+[stages.gate]
+max_label_flip_rate = 0.2
+max_accuracy_loss = 0.2
+reason = "the texts are made up and few"
+"""
+
+
+def test_it_is_proven_by_emulation_and_its_cost_is_not_stated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setattr(candidates, "cpu_features", lambda: frozenset({"avx2"}))
+    classifier.save(classifier_with(wordpiece_tokenizer()), tmp_path / "teacher")
+    write_data(tmp_path / "reviews")
+    asked = request(
+        tmp_path, teacher=str(tmp_path / "teacher"), backbone=None, recipe=parse(RECIPE, "tiny.toml")
+    )
+    with cheap_baseline():
+        manifest = Finished(asked, run(asked)).manifest("small")
+    emulated = {build.name: build.parity is not None and build.parity.emulated for build in manifest.builds}
+    assert emulated == {"onnx-fp32": False, "openvino-bf16": True}
+    assert "openvino-bf16" not in {cost.build for cost in manifest.cost}
+    card = model_card.text(manifest)
+    assert card.count("(emulated: made on a CPU that lacks what the build needs)") == 1
