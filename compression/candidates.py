@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.artifact import sha256
+from app.artifact import Build, sha256
 from app.engines import Engine, load_engine
 from app.errors import RecipeError
 from app.hardware import cpu_features, usable_cores
@@ -83,14 +83,24 @@ def _share(graphs: Sequence[str], folder: Path) -> None:
 
 
 def _opened(build: CandidateBuild, path: Path) -> Candidate:
-    # OpenVINO would compute in fp32 without a word.
-    if build.precision == "bf16" and "bf16" not in cpu_features():
-        if path.suffix != ".onnx":
-            raise RecipeError(
-                f"build {build.name} computes in bf16, which this CPU does not; keep it in ONNX form, to be "
-                "emulated here, or publish on a CPU with bf16"
-            )
-        with tempfile.TemporaryDirectory() as scratch:
-            emulated = bf16.emulate(path, Path(scratch) / path.name)
-            return Candidate(build, path, load_engine("onnx", emulated, usable_cores()), emulated=True)
-    return Candidate(build, path, load_engine(build.engine, path, usable_cores(), build.precision))
+    engine, emulated = answering(build, path)
+    return Candidate(build, path, engine, emulated)
+
+
+def answering(build: CandidateBuild | Build, path: Path) -> tuple[Engine, bool]:
+    """An engine that gives a build's answers, and whether it only emulates it: then it says nothing of cost.
+
+    On a CPU without bf16 OpenVINO would compute in fp32 without a word.
+
+    Raises:
+        RecipeError: the CPU cannot run the build, and its form cannot be emulated.
+    """
+    if build.precision != "bf16" or "bf16" in cpu_features():
+        return load_engine(build.engine, path, usable_cores(), build.precision), False
+    if path.suffix != ".onnx":
+        raise RecipeError(
+            f"build {build.name} computes in bf16, which this CPU does not; keep it in ONNX form, to be "
+            "emulated here, or take a CPU with bf16"
+        )
+    with tempfile.TemporaryDirectory() as scratch:
+        return load_engine("onnx", bf16.emulate(path, Path(scratch) / path.name), usable_cores()), True

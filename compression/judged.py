@@ -11,13 +11,11 @@ import numpy as np
 
 from app import artifact
 from app.artifact import Head, TokenizerSettings
-from app.engines import load_engine
 from app.errors import CompressionError, DataError
-from app.hardware import usable_cores
 from compression import assessment, builds, checkpoint, classifier, corpus, data, parity, single_stage
 from compression.assessment import Assessment
 from compression.batches import Rows
-from compression.candidates import gather
+from compression.candidates import answering, gather
 from compression.data import Dataset, DataSettings
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits
@@ -171,9 +169,9 @@ def _version(folder: Path, name: str | None) -> Source:
             f"{manifest.name}/{manifest.version} has no build {name[:60]!r}; it has {', '.join(names)}"
         )
     build = manifest.builds[0 if name is None else names.index(name)]
-    engine = load_engine(build.engine, folder / build.file, usable_cores(), build.precision)
+    engine, emulated = answering(build, folder / build.file)
     return Source(
-        f"{manifest.name}/{manifest.version} ({build.name})",
+        f"{manifest.name}/{manifest.version} ({_said(build.name, emulated)})",
         tuple(manifest.heads),
         folder / artifact.TOKENIZER_FILE,
         manifest.tokenizer,
@@ -187,12 +185,16 @@ def _build(folder: Path, text: TextSettings, work: Path) -> Source:
     tokenizer_file, settings = _reading(str(described.model_folder), text, work)
     heads = classifier.load(str(described.model_folder)).heads
     return Source(
-        f"{folder} ({described.name})",
+        f"{folder} ({_said(described.name, candidate.emulated)})",
         heads,
         tokenizer_file,
         settings,
         lambda rows, chosen: parity.one_by_one(candidate.engine, rows, chosen),
     )
+
+
+def _said(build: str, emulated: bool) -> str:
+    return f"{build}, emulated" if emulated else build
 
 
 def _reading(source: str, text: TextSettings, work: Path) -> tuple[Path, TokenizerSettings]:

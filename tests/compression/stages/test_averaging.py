@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
 
-from app.errors import CompressionError
+from app.errors import CompressionError, RecipeError
 from compression import classifier
 from compression.classifier import Classifier
 from compression.pruning.vocabulary import keep_rows
@@ -66,7 +66,7 @@ def test_other_tokens_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_recipe_that_makes_no_sense(inputs: str, weights: str, said: str) -> None:
-    recipe: Any = f"""
+    recipe = f"""
 name = "tiny"
 [[stages]]
 name = "mean"
@@ -74,5 +74,5 @@ kind = "average"
 inputs = {inputs}
 weights = {weights}
 """
-    with pytest.raises(Exception, match=said):
+    with pytest.raises(RecipeError, match=said):
         parse(recipe, "tiny.toml")

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from compression import candidates, classifier, model_card
-from compression.recipe import parse
+from compression.judged import opened
+from compression.recipe import TextSettings, parse
 from tests.compression.finished import Finished, cheap_baseline, request, run
 from tests.compression.pruning.wordpieces import classifier_with, wordpiece_tokenizer
 from tests.compression.tiny import write_data
@@ -68,9 +69,12 @@ def test_it_is_proven_by_emulation_and_its_cost_is_not_stated(
         tmp_path, teacher=str(tmp_path / "teacher"), backbone=None, recipe=parse(RECIPE, "tiny.toml")
     )
     with cheap_baseline():
-        manifest = Finished(asked, run(asked)).manifest("small")
+        finished = Finished(asked, run(asked))
+    manifest = finished.manifest("small")
     emulated = {build.name: build.parity is not None and build.parity.emulated for build in manifest.builds}
     assert emulated == {"onnx-fp32": False, "openvino-bf16": True}
     assert "openvino-bf16" not in {cost.build for cost in manifest.cost}
+    judged = opened(str(finished.folder("small")), TextSettings(), tmp_path / "judged", "openvino-bf16")
+    assert judged.name == "small/1 (openvino-bf16, emulated)"
     card = model_card.text(manifest)
     assert card.count("(emulated: made on a CPU that lacks what the build needs)") == 1
