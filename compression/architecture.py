@@ -113,7 +113,8 @@ def family_of(config: PretrainedConfig) -> Family:
     if family is None:
         supported = ", ".join(sorted(FAMILIES))
         raise UnsupportedModelError(
-            f"a model of type {config.model_type!r} cannot be compressed; supported: {supported}"
+            f"a model of type {config.model_type!r} cannot be compressed; supported: {supported} "
+            "(others can be trained, and teach a student by their logits)"
         )
     if family.name == "mobilebert":
         _check_blocks(config)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -27,6 +28,7 @@ from app.artifact import Head
 from app.errors import CompressionError, UnsupportedModelError
 from compression import early_exit
 from compression.architecture import (
+    FAMILIES,
     LayerShape,
     classifier_width,
     family_of,
@@ -41,6 +43,8 @@ from compression.pruning import tokens
 SHAPES_KEY = "bertpress_layer_shapes"
 CLASSIFIER_KEY = "bertpress_classifier_width"
 WEIGHTS_FILE = "model.safetensors"
+# RoBERTa and those that took its code count positions from behind the padding id.
+_POSITIONS_BEHIND_PADDING = ("roberta", "camembert", "xlm-roberta", "mpnet", "longformer", "data2vec-text")
 
 
 @dataclass
@@ -69,15 +73,17 @@ class Classifier:
     def longest_input(self) -> int:
         """Most tokens the position embeddings reach."""
         config = self.model.config
-        # RoBERTa's positions start behind the padding id.
-        offset = self.pad_token_id + 1 if config.model_type == "roberta" else 0
-        return int(config.max_position_embeddings) - offset
+        offset = self.pad_token_id + 1 if config.model_type in _POSITIONS_BEHIND_PADDING else 0
+        # Without position embeddings (XLNet, T5) no text is too long.
+        return int(getattr(config, "max_position_embeddings", None) or sys.maxsize) - offset
 
 
-def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
+def load(source: str, *, heads: tuple[Head, ...] | None = None, any_family: bool = False) -> Classifier:
     """Load a classifier from a folder or from the hub by its id.
 
-    With `heads` the source may be a bare backbone: it gets a fresh classification layer.
+    With `heads` the source may be a bare backbone: it gets a fresh classification layer. With `any_family`
+    it may be of any architecture that transformers has a sequence classifier for: to be trained, and to
+    teach by its logits, nobody has to look inside.
 
     Raises:
         UnsupportedModelError: not a model, not of a supported family, or a bare backbone where a
@@ -87,7 +93,8 @@ def load(source: str, *, heads: tuple[Head, ...] | None = None) -> Classifier:
     config = config_of(source)
     if is_ngrams(config):
         return Classifier(_ngrams(source, config), load_tokenizer(source))
-    family_of(config)
+    if not any_family:
+        family_of(config)
     if heads is None and not is_classifier(config):
         raise UnsupportedModelError(
             f"{source} is a backbone ({config.architectures}), not a sequence classifier; "
@@ -139,7 +146,7 @@ def write_description(classifier: Classifier, folder: Path) -> None:
 
 
 def _state_shapes(model: PreTrainedModel) -> None:
-    if not is_ngrams(model.config):
+    if model.config.model_type in FAMILIES:
         shapes = layer_shapes(model)
         setattr(model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
         setattr(model.config, CLASSIFIER_KEY, classifier_width(model))

@@ -154,7 +154,7 @@ def opened(source: str, text: TextSettings, work: Path, build: str | None = None
     name, weights = source, checkpoint.weights_of(folder)
     if weights is not None:
         source = str(checkpoint.lay_out(weights, work / "judged" / "checkpoint"))
-    model = classifier.load(source)
+    model = classifier.load(source, any_family=True)
     tokenizer_file, settings = _reading(source, text, work)
     answers = lambda rows, chosen: logits_of(model.model, rows, chosen)  # noqa: E731
     return Source(name, model.heads, tokenizer_file, settings, answers)
@@ -199,7 +199,7 @@ def _said(build: str, emulated: bool) -> str:
 
 def _reading(source: str, text: TextSettings, work: Path) -> tuple[Path, TokenizerSettings]:
     """A model's tokenizer as a file, and how much of a text it reads."""
-    model = classifier.load(source)
+    model = classifier.load(source, any_family=True)
     vocabulary = hashlib.sha256(model.tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
     folder = work / "tokenizers" / vocabulary[:12]
     model.tokenizer.save_pretrained(folder)

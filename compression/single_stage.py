@@ -86,7 +86,7 @@ def work_out(request: StageRequest, report: Callable[[str], Report]) -> tuple[Pa
     context = context_of(request, stage, given, report)
     for source in request.inputs[1:]:  # a stage's first input is what it changes, the others teach
         if kind_of(source) == "model":
-            teacher = classifier.load(source)
+            teacher = classifier.load(source, any_family=True)
             check_labels(teacher.model, read_by(teacher, context).validation_rows())
     return pipeline.carry_out(stage, inputs, context), context
 
@@ -110,7 +110,11 @@ def context_of(
     first = request.inputs[0]
     kind = given[stage.inputs[0]]
     folder = str(builds.read(Path(first)).model_folder) if kind == "build" else first
-    model = classifier.load(folder, heads=(pipeline.ANY_HEAD,) if kind == "backbone" else None)
+    model = classifier.load(
+        folder,
+        heads=(pipeline.ANY_HEAD,) if kind == "backbone" else None,
+        any_family=stage.trains_any_family,
+    )
     settings = request.data_settings
     if kind != "backbone":
         settings = data.with_heads(settings, model.heads)

@@ -95,13 +95,15 @@ class Stage(Settings):
 
     `takes` says what each input must be (the last one stands for all further; `a|b` is either), `gives`
     what comes out, `input_count` how few and how many inputs there may be. After `changes_tokenizer` the
-    same text is other ids.
+    same text is other ids. With `trains_any_family` the first input may be of an architecture that nothing
+    else here can look into.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("model",)
     gives: ClassVar[str] = "model"
     input_count: ClassVar[tuple[int, int]] = (1, 1)
     changes_tokenizer: ClassVar[bool] = False
+    trains_any_family: ClassVar[bool] = False
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     inputs: tuple[str, ...] = Field(min_length=1)

@@ -15,10 +15,11 @@ from compression.stages.base import Context, Input, Stage
 
 
 class GivenStage(Stage):
-    """A classifier from elsewhere: a student of one's own design, or what an earlier run left.
+    """A classifier from elsewhere: a student of one's own design, a teacher, or what an earlier run left.
 
     `model` is its folder or hub id; its labels must be those of the input, its teacher. A folder is
-    identified by what is in it, so that a changed one runs what follows again.
+    identified by what is in it, so that a changed one runs what follows again. One that is to teach by its
+    logits alone may be of any architecture.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("model",)
@@ -32,10 +33,11 @@ class GivenStage(Stage):
 
     def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
         """Copy the model, once it is known to answer what the teacher answers."""
-        student, teacher = classifier.load(self.model), classifier.load(str(inputs[0].folder))
-        if student.heads[0] != teacher.heads[0]:
+        given = classifier.load(self.model, any_family=True)
+        teacher = classifier.load(str(inputs[0].folder))
+        if given.heads[0] != teacher.heads[0]:
             raise CompressionError(
-                f"stage {self.name!r}: the labels of {self.model} are {', '.join(student.labels)}, those of "
+                f"stage {self.name!r}: the labels of {self.model} are {', '.join(given.labels)}, those of "
                 f"its teacher {', '.join(teacher.labels)}; name a classifier of the same labels"
             )
-        classifier.save(student, folder)
+        classifier.save(given, folder)

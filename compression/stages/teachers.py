@@ -55,10 +55,12 @@ class PretrainStage(Stage):
 class FinetuneStage(Stage):
     """A classifier out of a backbone, from the true labels of the data; or a classifier taught further.
 
-    A classifier of the data's labels keeps its classification layer.
+    A classifier of the data's labels keeps its classification layer. Any architecture is trained that
+    transformers has a sequence classifier for; one that cannot be compressed can teach by its logits.
     """
 
     takes: ClassVar[tuple[str, ...]] = ("backbone|model",)
+    trains_any_family: ClassVar[bool] = True
 
     kind: Literal["finetune"]
     training: FinetuningSettings = FinetuningSettings()

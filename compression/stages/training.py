@@ -67,7 +67,10 @@ class StudentStage(Stage):
 
 
 class DistilStage(Stage):
-    """Trains the first input to answer as the others, its teachers: models, or a linear one."""
+    """Trains the first input to answer as the others, its teachers: models, or a linear one.
+
+    A teacher that is asked for its logits alone may be of any architecture.
+    """
 
     takes: ClassVar[tuple[str, ...]] = ("model", "model|linear")
     input_count: ClassVar[tuple[int, int]] = (2, 17)
@@ -108,7 +111,7 @@ def check_teachers(
 
 def finetune(backbone: str, settings: FinetuningSettings, context: Context, folder: Path) -> None:
     """Fine-tune a backbone on the true labels."""
-    model = classifier.load(backbone, heads=context.heads)
+    model = classifier.load(backbone, heads=context.heads, any_family=True)
     rows, validation = context.training_rows(), context.validation_rows()
     report, objective = (
         context.report("fine-tuning"),
@@ -215,7 +218,7 @@ def _answers(
     if ngram_teacher.is_in(teacher.folder):
         texts = context.training_rows(distillation.unlabelled_rows).texts
         return torch.from_numpy(ngram_teacher.load(teacher.folder).logits(texts))
-    teaching = classifier.load(str(teacher.folder))
+    teaching = classifier.load(str(teacher.folder), any_family=True)
     if teaching.heads[0] != student.heads[0]:
         raise CompressionError(
             f"the student's labels are {', '.join(student.labels)}, those of its teacher "

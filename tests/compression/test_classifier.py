@@ -160,6 +160,11 @@ def test_another_family_is_refused_by_name(tmp_path: Path) -> None:
     ElectraForSequenceClassification(config).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedModelError, match="type 'electra' cannot be compressed; supported: bert"):
         load(str(tmp_path))
+    tiny_tokenizer().save_pretrained(tmp_path)
+    teaching = load(str(tmp_path), any_family=True)
+    save(teaching, tmp_path / "again")
+    again = load(str(tmp_path / "again"), any_family=True)
+    assert torch.equal(logits(again.model, random_batch()), logits(teaching.model, random_batch()))
 
 
 def one_line(error: Exception) -> str:

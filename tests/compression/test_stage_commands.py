@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from pydantic import BaseModel
+from transformers import MPNetConfig, MPNetModel
 
 from app.errors import CompressionError, DataError, ParityError, RecipeError, UnsupportedModelError
 from compression import api, builds, classifier, pipeline, recipe, single_stage
@@ -25,9 +26,11 @@ from compression.stages.teachers import FinetuneStage, PretrainStage
 from compression.stages.training import DistilStage
 from tests.compression import finished as tiny_run
 from tests.compression.finished import Finished
+from tests.compression.tiny import tiny_tokenizer
 
 TINY = ["--max-tokens", "16"]
 QUICK = ["--epochs", "0.2", "--precision", "fp32"]
+QUICKLY = {"training": {"epochs": 0.2, "precision": "fp32"}}
 KINDS: list[tuple[Any, tuple[type[BaseModel], ...]]] = [
     (train, (FinetuneStage,)),
     (pretrain, (PretrainStage,)),
@@ -277,6 +280,35 @@ def test_a_classifier_learns_more_and_keeps_its_head(
     assert found.heads == given.heads
     for name, weight in given.model.state_dict().items():
         assert torch.allclose(found.model.state_dict()[name], weight, atol=1e-6), name
+
+
+def test_a_model_that_cannot_be_compressed_is_trained_judged_and_teaches(
+    finished: Finished, teacher: str, place: Path, common: list[str], tmp_path: Path
+) -> None:
+    """MPNet: positions from behind the padding, position biases that all layers share, words of its own."""
+    words = MPNetConfig(
+        vocab_size=160,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=66,
+    )
+    MPNetModel(words).save_pretrained(tmp_path / "mpnet")
+    tiny_tokenizer().save_pretrained(tmp_path / "mpnet")
+    asked: Any = {"data": finished.request.data[0], "text": {"max_tokens": 16}, "work": tmp_path / "work"}
+    taught = str(place / "mpnet")
+    assert main(["train", "--backbone", str(tmp_path / "mpnet"), "--output", taught, *common, *QUICK]) == 0
+    assert main(["evaluate", "--model", taught, *common]) == 0
+    loaded = classifier.load(taught, any_family=True)
+    assert loaded.longest_input == 64
+    api.distill(teacher, [taught], tmp_path / "out", QUICKLY, **asked)
+    (answers,) = (tmp_path / "work" / "logits").glob("logits-*.bin")
+    assert answers.stat().st_size, "the teacher was asked"
+    with pytest.raises(UnsupportedModelError, match="'mpnet' cannot be compressed; supported: bert"):
+        api.export(taught, tmp_path / "onnx", work=tmp_path / "work")
+    with pytest.raises(UnsupportedModelError, match="'mpnet' cannot be compressed"):
+        api.distill(teacher, [taught], tmp_path / "layers", {"distillation": {"hidden_weight": 1.0}}, **asked)
 
 
 def test_an_output_folder_that_holds_something_else(teacher: str, tmp_path: Path) -> None:
