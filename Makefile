@@ -16,8 +16,10 @@ serve: $(SERVE)/.installed
 	@BERTPRESS_DEFAULT_MODEL=$${BERTPRESS_DEFAULT_MODEL:-sentiment-quality} \
 	  $(SERVE)/bin/bertpress-serve --host $(HOST) --port $(PORT)
 
+# Tests compute with one thread each; a file is one worker's, since its tests may share what takes long to make.
+WORKERS ?= 2
 test: $(DEV)/.installed
-	$(DEV)/bin/python -m pytest
+	$(DEV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 test-system: $(DEV)/.installed $(KSERVE)/.installed $(OPTIMUM)/.installed
 	$(DEV)/bin/python -m pytest -m system

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from app.errors import BertpressError
 from compression.commands import (
     Command,
+    augment,
     benchmark,
     cascade,
     compare,
@@ -42,6 +43,7 @@ _COMMANDS: Mapping[str, Command] = {
     "cascade": cascade,
     "compare": compare,
     "contrast": contrast,
+    "augment": augment,
     "pairs": pairs,
     "search": search,
     "cost-table": cost_table,

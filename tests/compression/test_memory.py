@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from compression import memory
@@ -11,14 +11,21 @@ from compression.memory import Heartbeat, PeakResident, died_of_memory, fitting_
 MIB = 1 << 20
 
 
-def test_the_peak_is_seen_after_the_memory_went_back() -> None:
+def test_the_peak_is_seen_after_the_memory_went_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    held, seen = [100 * MIB], threading.Event()
+
+    def resident() -> int:
+        value = held[0]
+        if value > 100 * MIB:
+            seen.set()
+        return value
+
+    monkeypatch.setattr(memory, "resident_memory_bytes", resident)
     with PeakResident() as peak:
-        before = peak.peak_bytes
-        block = np.ones(64 * MIB, dtype=np.uint8)
-        while peak.peak_bytes - before < 60 * MIB:
-            pass  # the sampler has not looked yet
-        del block
-    assert peak.peak_bytes - before >= 60 * MIB
+        held[0] = 164 * MIB
+        seen.wait()
+        held[0] = 100 * MIB
+    assert peak.peak_bytes == 164 * MIB
 
 
 @pytest.mark.parametrize("budget", [2048, 4096, 65536])
