@@ -146,7 +146,7 @@ def write_description(classifier: Classifier, folder: Path) -> None:
 
 
 def _state_shapes(model: PreTrainedModel) -> None:
-    if model.config.model_type in FAMILIES:
+    if model.config.model_type in FAMILIES and not is_ngrams(model.config):
         shapes = layer_shapes(model)
         setattr(model.config, SHAPES_KEY, [[shape.heads, shape.ffn_width] for shape in shapes])
         setattr(model.config, CLASSIFIER_KEY, classifier_width(model))
