@@ -110,7 +110,7 @@ def test_what_was_admitted_is_answered_before_it_leaves(slow_repository: Path) -
             for _ in range(8)
         ]
         while "bertpress_requests_in_flight 8.0" not in patient.get(f"{server.url}/metrics").text:
-            pass
+            assert not all(reply.done() for reply in replies), "answered before all were in flight"
         code, rest = server.stop()
         assert [reply.result().status_code for reply in replies] == [200] * 8
     assert code == 0
@@ -126,7 +126,7 @@ def test_the_grace_period_ends_it_whatever_is_in_flight(slow_repository: Path) -
         asked = {"inputs": ["bad " * 600] * 128, "timeout_ms": 60_000}
         reply = pool.submit(patient.post, f"{server.url}/v1/predict", json=asked)
         while "bertpress_requests_in_flight 1.0" not in patient.get(f"{server.url}/metrics").text:
-            pass
+            assert not reply.done(), "answered before it was seen in flight"
         code, rest = server.stop()
         assert reply.result().json()["error"]["code"] == "closing"
     assert code == 0
