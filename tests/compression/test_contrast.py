@@ -78,8 +78,11 @@ def words_of(text: str) -> set[str]:
 def test_collected_pairs_are_many_and_different() -> None:
     found = contrast.collected()
     kinds = Counter(pair.category for pair in found)
-    assert set(kinds) == {"negated", "contrasted", "sarcastic", "concrete", "critic", "short"}
-    assert len(found) > 3000
+    assert set(kinds) == {
+        *("negated", "contrasted", "sarcastic", "concrete", "critic", "short"),
+        *("comparison", "idiom", "condition"),
+    }
+    assert len(found) > 10_000
     sentences = [" ".join(side.lower().split()) for pair in found for side in (pair.positive, pair.negative)]
     assert len(set(sentences)) == len(sentences)
 
