@@ -252,6 +252,10 @@ class Manifest(_Version):
                 raise ValueError(f"a probe does not have one logit for each of the {classes} labels")
         return self
 
+    def bytes_to_run(self, build: Build) -> int:
+        """Size of a build with the files that stand beside all builds: its weights may be one of those."""
+        return build.bytes + sum(stored.bytes for stored in self.files)
+
     @property
     def stored_files(self) -> tuple[StoredFile, ...]:
         """Every file the version consists of, manifest.json itself aside."""

@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
             "help": f"{field.description}{default}; {PREFIX}{name.upper()}",
             "default": None,
         }
-        if field.annotation is bool:
+        if field.annotation in (bool, bool | None):
             options["action"] = argparse.BooleanOptionalAction
         result.add_argument(f"--{name.replace('_', '-')}", **options)
     return result

@@ -92,10 +92,11 @@ class Settings(BaseSettings):
     sessions: int | None = Field(
         None, ge=1, le=256, description="forward passes at once; unset: usable cores divided by threads"
     )
-    lone_session: bool = Field(
-        False,
+    lone_session: bool | None = Field(
+        None,
         description="a second session, on all cores, for a request that is alone: quicker answers to long "
-        "texts while there is little to do, for the memory of the model once more",
+        "texts while there is little to do, for the memory of the build once more; unset: for builds of at "
+        "most 32 MB, once threads are measured while idle",
     )
     tune: bool = Field(True, description="measure costs, threads and builds while nobody asks")
     tuning: Path | None = Field(

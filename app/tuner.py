@@ -1,7 +1,8 @@
 """Measures a loaded version while nobody asks, and chooses by what it finds.
 
 In this order: what passes cost at the shapes not measured yet; how many threads a pass should have; a second
-session on all cores for a lone request, where the settings ask for one; what the other builds would give.
+session on all cores for a lone request, where that costs little memory or the settings ask for it; what the
+other builds would give.
 Every piece is about one pass long and runs when nothing has waited or run for a while, so a request waits for
 one pass at most. A measurement during which somebody asked is thrown away and made again. What is found is
 kept for the next start; another build is taken then, not while this one serves.
@@ -41,12 +42,16 @@ _ATTEMPTS = 20
 # While it is tried, a second copy of a build must not take more of the memory that is left.
 _MEMORY_SHARE = 0.5
 _COPIES_WHILE_OPENING = 2
+# A session for lone requests costs the memory of the build once more: unasked it is given to none above this.
+_MOST_BYTES_OPENED_TWICE = 32_000_000
 
 
 class Tuner:
     """One version at a time. Lives on the event loop."""
 
-    def __init__(self, opener: Opener, scheduler: Scheduler, hardware: Hardware, lone_session: bool) -> None:
+    def __init__(
+        self, opener: Opener, scheduler: Scheduler, hardware: Hardware, lone_session: bool | None
+    ) -> None:
         self._opener, self._scheduler, self._hardware = opener, scheduler, hardware
         self._lone_session = lone_session
         self._one_at_a_time = asyncio.Lock()
@@ -67,7 +72,7 @@ class Tuner:
         """Measure what is not known yet, and use it."""
         await self._measure_costs(variant, variant.session)
         await self._choose_threads(variant)
-        if self._lone_session:
+        if self._wants_lone_session(variant):
             await self._add_lone_session(variant)
         await self._try_other_builds(variant)
         await self._when_idle(variant.trim)
@@ -118,6 +123,11 @@ class Tuner:
             before = variant.session
             self._scheduler.change_session(variant, session, None)
         log.info("%s: passes have %d threads now, %d before", variant.key, threads, before.threads)
+
+    def _wants_lone_session(self, variant: Variant) -> bool:
+        if self._lone_session is not None:
+            return self._lone_session
+        return variant.manifest.bytes_to_run(variant.build) <= _MOST_BYTES_OPENED_TWICE
 
     async def _add_lone_session(self, variant: Variant) -> None:
         threads = self._scheduler.cores
@@ -188,7 +198,7 @@ class Tuner:
         if build is variant.build and threads == variant.session.threads:
             yield variant.session
             return
-        if not self._has_room(build):
+        if not self._has_room(variant.manifest.bytes_to_run(build)):
             raise EngineError(f"the memory left does not allow build {build.name} to be opened for a trial")
         # What it keeps for good must not lie between what passes took and leave behind.
         await self._when_idle(variant.trim)
@@ -203,10 +213,10 @@ class Tuner:
             if session not in (variant.session, variant.lone_session):
                 session.engine.close()
 
-    def _has_room(self, build: Build) -> bool:
+    def _has_room(self, needed_bytes: int) -> bool:
         limit = self._hardware.memory_limit_bytes
         left = limit - resident_memory_bytes()
-        return not limit or _COPIES_WHILE_OPENING * build.bytes <= _MEMORY_SHARE * left
+        return not limit or _COPIES_WHILE_OPENING * needed_bytes <= _MEMORY_SHARE * left
 
     async def _undisturbed(self, measure: Callable[[], T], cores: int) -> T:
         """The result of a measurement during which nobody asked for anything."""

@@ -27,6 +27,15 @@ def test_what_was_written_is_read_and_verified(repository: Path) -> None:
     )
 
 
+def test_what_a_build_needs_is_its_file_and_those_beside_all_builds(repository: Path) -> None:
+    manifest = artifact.read(repository / "tiny/1")
+    (build,) = manifest.builds
+    other = build.model_copy(update={"name": "other", "file": "other.onnx", "bytes": 1})
+    both = manifest.model_copy(update={"builds": (build, other)})
+    assert both.bytes_to_run(build) == manifest.bytes
+    assert both.bytes_to_run(other) == manifest.bytes - build.bytes + 1
+
+
 def test_a_version_is_never_overwritten(repository: Path) -> None:
     manifest = artifact.read(repository / "tiny/1")
     with pytest.raises(ArtifactError, match="never overwritten"):

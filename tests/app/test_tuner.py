@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from app import hardware, opening, tuner
+from app import artifact, hardware, opening, tuner
 from app.engines import Engine, load_engine
 from app.engines.base import Ids, Logits
 from app.hardware import Hardware
@@ -164,6 +164,25 @@ async def test_a_lone_session_where_the_settings_ask_for_it(
         assert 'bertpress_model_lone_threads{model="tiny",version="1"} 2.0' in await running.metrics()
 
 
+@pytest.mark.parametrize(
+    ("asked", "most_bytes", "given"),
+    [(None, 32_000_000, True), (None, 100, False), (True, 100, True), (False, 32_000_000, False)],
+)
+async def test_a_lone_session_unasked_for_small_builds_alone(
+    serve: Serve,
+    pace: Callable[[Pace], list[PacedEngine]],
+    monkeypatch: pytest.MonkeyPatch,
+    asked: bool | None,
+    most_bytes: int,
+    given: bool,
+) -> None:
+    monkeypatch.setattr(tuner, "_MOST_BYTES_OPENED_TWICE", most_bytes)
+    pace(lambda _, threads: 0.01 if threads == 1 else 0.008)
+    async with serve(tune=True, **({} if asked is None else {"lone_session": asked})) as running:
+        await tuned(running)
+        assert (running.default.lone_session is not None) == given
+
+
 async def test_a_faster_build_is_taken_by_the_next_load(
     serve: Serve,
     repository: Path,
@@ -208,6 +227,24 @@ async def test_no_trial_without_the_memory_for_it(
         assert running.default.session.threads == 1
         assert running.default.session.cost.measured
     assert "memory left does not allow" in caplog.text
+
+
+@pytest.mark.parametrize(("needed_bytes", "tried"), [(1_000_000, True), (3_000_000, False)])
+async def test_a_trial_needs_room_for_all_that_the_build_reads(
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    needed_bytes: int,
+    tried: bool,
+) -> None:
+    caplog.set_level("INFO")
+    limit = 10_000_000
+    monkeypatch.setattr(hardware, "detect", lambda **_: Hardware("Some CPU", frozenset(), CORES, limit))
+    monkeypatch.setattr(tuner, "resident_memory_bytes", lambda: 0)
+    monkeypatch.setattr(artifact.Manifest, "bytes_to_run", lambda *_: needed_bytes)
+    async with serve(tune=True) as running:
+        await tuned(running)
+    assert ("memory left does not allow" in caplog.text) == (not tried)
 
 
 async def test_unloading_ends_the_measuring(serve: Serve, repository: Path) -> None:
