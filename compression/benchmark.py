@@ -142,11 +142,16 @@ def _contenders(models: Path, dataset: Dataset | None, threads: int, scratch: Pa
 
 def latest_versions(models: Path) -> list[tuple[Path, Manifest]]:
     """The newest version of every model of a repository; cascades, which have no builds, are left out."""
-    manifests = [(folder, artifact.read_any(folder)) for folder in artifact.newest_folders(models).values()]
-    found = [(folder, manifest) for folder, manifest in manifests if isinstance(manifest, Manifest)]
-    if not found:
+    manifests = [(folder, artifact.read_any(folder)) for folder in published_folders(models)]
+    return [(folder, manifest) for folder, manifest in manifests if isinstance(manifest, Manifest)]
+
+
+def published_folders(models: Path) -> list[Path]:
+    """The newest version of every model and cascade of a repository."""
+    folders = list(artifact.newest_folders(models).values())
+    if not folders:
         raise ArtifactError(f"{models} holds no published version; run `bertpress compress` first")
-    return found
+    return folders
 
 
 def _bert_base(folder: Path, manifest: Manifest, threads: int) -> Contender:

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from app import artifact
-from app.artifact import Head, TokenizerSettings
+from app.artifact import CascadeManifest, Head, TokenizerSettings
 from app.errors import CompressionError, DataError
 from compression import assessment, builds, checkpoint, classifier, corpus, data, parity, single_stage
 from compression.assessment import Assessment
 from compression.batches import Rows
 from compression.candidates import answering, gather
+from compression.cascade.answering import open_cascade
 from compression.data import Dataset, DataSettings
 from compression.distillation.teacher_logits import logits_of
 from compression.evaluation import Logits
@@ -139,7 +140,8 @@ def _answers(source: Source, rows: Rows, dataset: str, report: Callable[[str], R
 
 
 def opened(source: str, text: TextSettings, work: Path, build: str | None = None) -> Source:
-    """Open a version folder, a build folder, a classifier's folder or hub id, or a checkpoint of a training.
+    """Open a version's folder (a cascade's too), a build's, a classifier's or its hub id, or a checkpoint of
+    a training.
 
     Raises:
         CompressionError: it is none of these.
@@ -161,7 +163,9 @@ def opened(source: str, text: TextSettings, work: Path, build: str | None = None
 
 
 def _version(folder: Path, name: str | None) -> Source:
-    manifest = artifact.read(folder)
+    manifest = artifact.read_any(folder)
+    if isinstance(manifest, CascadeManifest):
+        return _cascade(folder, name)
     artifact.verify(folder, manifest)
     names = [build.name for build in manifest.builds]
     if name is not None and name not in names:
@@ -179,6 +183,21 @@ def _version(folder: Path, name: str | None) -> Source:
     )
 
 
+def _cascade(folder: Path, build: str | None) -> Source:
+    """Its tiers read texts in their own ways; tokens are counted as the last one has them."""
+    cascade = open_cascade(folder)
+    if build is not None:
+        raise CompressionError(f"{cascade.name} is a cascade and has no builds to choose {build!r} from")
+    last = cascade.tiers[-1]
+    return Source(
+        cascade.name,
+        tuple(cascade.manifest.heads),
+        last.folder / artifact.TOKENIZER_FILE,
+        last.manifest.tokenizer,
+        lambda rows, chosen: np.stack([_log(cascade.probabilities(rows.texts[row])) for row in chosen]),
+    )
+
+
 def _build(folder: Path, text: TextSettings, work: Path) -> Source:
     described = builds.read(folder)
     (candidate,) = gather([folder], work / "judged").builds
@@ -191,6 +210,11 @@ def _build(folder: Path, text: TextSettings, work: Path) -> Source:
         settings,
         lambda rows, chosen: parity.one_by_one(candidate.engine, rows, chosen),
     )
+
+
+def _log(shares: Logits) -> Logits:
+    found: Logits = np.log(np.maximum(shares, np.finfo(np.float32).tiny))
+    return found
 
 
 def _said(build: str, emulated: bool) -> str:

@@ -20,19 +20,15 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from app import artifact
-from app.artifact import Manifest
-from app.engines import load_engine
 from app.errors import DataError
-from app.hardware import usable_cores
-from app.tokenizer import Tokenizer
 from compression import data, ngram
-from compression.benchmark import latest_versions
+from compression.benchmark import published_folders
+from compression.cascade.answering import open_served
 from compression.data import DataSettings
 from compression.evaluation import accuracy_interval
 
 OVERALL = "all"
-_WIDTH = 150
+_WIDTH = 170
 # Texts to whether each is positive.
 Answer = Callable[[Sequence[str]], Sequence[bool]]
 
@@ -49,13 +45,16 @@ class Pair:
 
 @dataclass(frozen=True)
 class PairScore:
-    """Share of pairs with both sides right, with its interval, and of single sentences that are right."""
+    """Share of pairs with both sides right, with its interval, and of single sentences that are right: all of
+    them, the positive ones, the negative ones."""
 
     category: str
     pairs: int
     accuracy: float
     interval_95: tuple[float, float]
     sentence_accuracy: float
+    positive_accuracy: float
+    negative_accuracy: float
 
 
 def load(path: Path | None = None) -> tuple[Pair, ...]:
@@ -98,27 +97,24 @@ def positive_label(labels: Sequence[str]) -> int:
     raise DataError(f"pairs are positive and negative; the model's labels are {', '.join(labels)}")
 
 
-def published(folder: Path, manifest: Manifest) -> Answer:
-    """A published version as it is served: its first build, one text at a time."""
-    build = manifest.builds[0]
-    engine = load_engine(build.engine, folder / build.file, usable_cores())
-    tokenizer = Tokenizer(folder / artifact.TOKENIZER_FILE, manifest.tokenizer)
-    wanted = positive_label(manifest.labels)
+def published(folder: Path) -> Answer:
+    """A published version or cascade as it is served, one text at a time.
 
-    def answer(texts: Sequence[str]) -> list[bool]:
-        rows = [tokenizer.encode(text).input_ids[None, :] for text in texts]
-        logits = [engine.logits(ids, np.ones_like(ids))[0, : len(manifest.labels)] for ids in rows]
-        return [bool(each.argmax() == wanted) for each in logits]
-
-    return answer
+    Raises:
+        DataError: its labels are not those of two sentiments.
+        CompressionError: none of its builds runs here.
+    """
+    served = open_served(folder)
+    wanted = positive_label(served.manifest.labels)
+    return lambda texts: [bool(served.probabilities(text).argmax() == wanted) for text in texts]
 
 
 def main(models: Path, source: str | None, json_file: Path | None) -> int:
-    """Score the latest version of every model, and the linear model where there are data to fit it on."""
+    """Score the latest version of everything published, and the linear model where there are data for it."""
     chosen = load()
     answers: dict[str, Answer] = {} if source is None else {"linear n-gram model": _linear(source)}
-    for folder, manifest in latest_versions(models):
-        answers[f"{manifest.name}/{manifest.version}"] = published(folder, manifest)
+    for folder in published_folders(models):
+        answers[f"{folder.parent.name}/{folder.name}"] = published(folder)
     scores = {name: score(answer, chosen) for name, answer in answers.items()}
     show(scores, Console(width=_WIDTH))
     if json_file is not None:
@@ -131,12 +127,14 @@ def show(scores: dict[str, list[PairScore]], console: Console) -> None:
     """One row for each model, one column for each category."""
     categories = [score.category for score in next(iter(scores.values()))]
     table = Table(title="pairs with both sides right")
-    for column in ("model", *categories, "95 % interval", "sentences"):
+    for column in ("model", *categories, "95 % interval", "sentences", "positive", "negative"):
         table.add_column(column, justify="left" if column == "model" else "right")
     for name, found in scores.items():
-        low, high = found[-1].interval_95
-        cells = [f"{score.accuracy:.1%}" for score in found]
-        table.add_row(name, *cells, f"{low:.1%} to {high:.1%}", f"{found[-1].sentence_accuracy:.1%}")
+        overall = found[-1]
+        low, high = overall.interval_95
+        cells = [f"{score.accuracy:.1%}" for score in found] + [f"{low:.1%} to {high:.1%}"]
+        sides = (overall.sentence_accuracy, overall.positive_accuracy, overall.negative_accuracy)
+        table.add_row(name, *cells, *(f"{share:.1%}" for share in sides))
     console.print(table)
 
 
@@ -158,5 +156,7 @@ def _pair(line: str, number: int) -> Pair:
 
 def _score(category: str, positive: npt.NDArray[np.bool_], negative: npt.NDArray[np.bool_]) -> PairScore:
     right = float((positive & negative).mean())
-    sentences = float((positive.mean() + negative.mean()) / 2)
-    return PairScore(category, len(positive), right, accuracy_interval(right, len(positive)), sentences)
+    sides = float(positive.mean()), float(negative.mean())
+    return PairScore(
+        category, len(positive), right, accuracy_interval(right, len(positive)), sum(sides) / 2, *sides
+    )

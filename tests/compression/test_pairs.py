@@ -45,6 +45,7 @@ def test_a_pair_counts_when_both_sides_are_right() -> None:
     assert second.accuracy == slow_accuracy(FOUR[2:]) == 0.5
     assert overall.accuracy == slow_accuracy(FOUR) == 0.75
     assert overall.sentence_accuracy == 7 / 8
+    assert (overall.positive_accuracy, overall.negative_accuracy) == (3 / 4, 1.0)
     assert (first.pairs, overall.pairs) == (2, 4)
     assert overall.interval_95 == accuracy_interval(0.75, 4)
 
@@ -120,11 +121,11 @@ def test_the_command(finished: Finished, tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_a_published_version_answers(finished: Finished) -> None:
-    folder, manifest = finished.folder("whole"), finished.manifest("whole")
-    answer = pairs.published(folder, manifest)
+    answer = pairs.published(finished.folder("whole"))
     assert answer(["i found the film wonderful", "i found the film dull"]) == [True, False]
     console = Console(width=200, record=True)
     pairs.show({"whole": pairs.score(answer, FOUR), "good": pairs.score(says_good, FOUR)}, console)
     printed = console.export_text()
     assert "75.0%" in printed
     assert "87.5%" in printed
+    assert "100.0%" in printed

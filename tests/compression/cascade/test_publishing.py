@@ -16,6 +16,7 @@ from app.artifact import CascadeManifest
 from app.main import create_app
 from app.settings import Settings
 from compression.benchmark import latest_versions
+from compression.cascade.answering import open_cascade
 from compression.cascade.thresholds import outcome
 from compression.cascade.tiers import ask, open_tier
 from compression.cli import main
@@ -113,6 +114,48 @@ async def test_what_was_made_is_served(command: list[str], repository: Path, tmp
             assert await ask_for(text) == expected
             ways.add(stands)
     assert True in ways
+
+
+def test_what_was_made_is_judged_as_any_other_version(
+    command: list[str], repository: Path, finished: Finished, tmp_path: Path
+) -> None:
+    assert main([*command, "--retention", "0.95"]) == 0
+    manifest, data = made(repository), finished.request.data[0]
+    cascade = open_cascade(repository / "cascade/1")
+    threshold = manifest.tiers[0].threshold
+    assert threshold is not None
+    first, last = cascade.tiers
+    for text, _ in made_up_reviews()[900:932]:
+        sure = first.probabilities(text)
+        expected = sure if sure.max() >= threshold else last.probabilities(text)
+        assert cascade.probabilities(text).tolist() == expected.tolist()
+
+    judged = tmp_path / "judged.json"
+    options = ["--data", data, "--work", str(tmp_path / "work"), "--json", str(judged)]
+    assert main(["evaluate", "--model", str(repository / "cascade/1"), *options]) == 0
+    (found,) = json.loads(judged.read_text())
+    assert found["name"] == "cascade/1"
+    assert found["accuracy"]["value"] == pytest.approx(manifest.quality[0].accuracy)
+    assert found["n"] == manifest.quality[0].n
+
+    assert main(["pairs", "--models", str(repository), "--json", str(judged)]) == 0
+    scores = json.loads(judged.read_text())
+    assert list(scores) == ["cascade/1", "small/1", "whole/1"]
+    assert scores["cascade/1"][-1]["pairs"] == 240
+
+
+def test_a_cascade_whose_tier_is_another_answers_nothing(
+    command: list[str], repository: Path, finished: Finished, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--retention", "0.95"]) == 0
+    evaluate = ["evaluate", "--model", str(repository / "cascade/1"), "--data", finished.request.data[0]]
+    assert main([*evaluate, "--build", "onnx"]) == 1
+    assert "cascade/1 is a cascade and has no builds" in capsys.readouterr().err
+    path = repository / "small/1/manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps({**manifest, "calibration_temperature": 2.5}))
+    assert main(evaluate) == 1
+    assert "small/1 is not the version that cascade/1 was fitted to" in capsys.readouterr().err
 
 
 def test_a_second_run_is_the_next_version_and_other_commands_pass_it_by(
