@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.artifact import Build, sha256
-from app.engines import Engine, load_engine
+from app.engines import Device, Engine, accelerators, load_engine
 from app.errors import RecipeError
 from app.hardware import cpu_features, usable_cores
 from compression import builds
@@ -29,7 +29,7 @@ class Candidate:
     path: Path
     engine: Engine
     emulated: bool = False
-    """The CPU at hand cannot run it: the engine gives its answers, and nothing of its cost."""
+    """The machine at hand cannot run it: the engine gives its answers, and nothing of its cost."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,16 @@ def _opened(build: CandidateBuild, path: Path) -> Candidate:
 def answering(build: CandidateBuild | Build, path: Path) -> tuple[Engine, bool]:
     """An engine that gives a build's answers, and whether it only emulates it: then it says nothing of cost.
 
-    On a CPU without bf16 OpenVINO would compute in fp32 without a word.
+    On a CPU without bf16 OpenVINO would compute in fp32 without a word. ONNX Runtime runs fp16 on a CPU by
+    rounding what it computes in fp32.
 
     Raises:
         RecipeError: the CPU cannot run the build, and its form cannot be emulated.
     """
+    if "cuda" in build.needs:
+        device: Device = "cuda" if "cuda" in accelerators() else "cpu"
+        engine = load_engine(build.engine, path, usable_cores(), build.precision, device=device)
+        return engine, device == "cpu"
     if build.precision != "bf16" or "bf16" in cpu_features():
         return load_engine(build.engine, path, usable_cores(), build.precision), False
     if path.suffix != ".onnx":

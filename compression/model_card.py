@@ -112,7 +112,7 @@ def _builds(manifest: Manifest) -> str:
             "-" if build.parity is None else f"{build.parity.label_flip_rate:.2%} of {build.parity.texts:,}"
         )
         if build.parity is not None and build.parity.emulated:
-            flips += " (emulated: made on a CPU that lacks what the build needs)"
+            flips += " (emulated: made on a machine that lacks what the build needs)"
         variance = build.batch_variance
         moves = (
             "-"

@@ -86,7 +86,11 @@ def publish(
         tuple(zip(candidates, [each.batch_invariant for each in proven], strict=True)),
         temperature,
     )
-    runnable = [Opened(each.build, each.path, each.engine) for each in candidates if not each.emulated]
+    runnable = [
+        Opened(each.build, each.path, each.engine)
+        for each in candidates
+        if not each.emulated and "cuda" not in each.build.needs  # costs are those of CPUs
+    ]
     draft = Manifest(
         name=model,
         version=1,

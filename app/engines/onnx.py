@@ -47,7 +47,14 @@ class OnnxEngine:
             return
         options = ort.RunOptions()
         options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self._session.run(self._outputs, dict.fromkeys(self._inputs, _ONE_TOKEN), options)
+        # An output of its own would lie in the arena, and keep the part it lies in, which may be the largest.
+        binding = self._session.io_binding()
+        for name in self._inputs:
+            binding.bind_cpu_input(name, _ONE_TOKEN)
+        kept = self._session.run(self._outputs, dict.fromkeys(self._inputs, _ONE_TOKEN))
+        for name, output in zip(self._outputs, kept, strict=True):
+            binding.bind_output(name, "cpu", 0, output.dtype, output.shape, output.ctypes.data)
+        self._session.run_with_iobinding(binding, options)
 
     def close(self) -> None:
         """Drop the session."""
@@ -68,6 +75,8 @@ def load(path: Path, placement: Placement) -> OnnxEngine:
     options.enable_mem_pattern = False
     # Idle threads must not burn the cores that the event loop and other variants need.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if placement.device == "cuda":
+        _load_libraries()
     if placement.device == "cpu":
         _share_arena()
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -82,6 +91,14 @@ def load(path: Path, placement: Placement) -> OnnxEngine:
             "and the CUDA and cuDNN libraries that this onnxruntime-gpu was built for"
         )
     return OnnxEngine(session)
+
+
+@cache
+def _load_libraries() -> None:
+    """CUDA and cuDNN from where pip installs them; else only the system's own would be found."""
+    preload = getattr(ort, "preload_dlls", None)  # since 1.21
+    if preload is not None:
+        preload()
 
 
 @cache

@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 
 from app.artifact import TokenizerSettings
-from app.engines import Engine, available_engines, load_engine
+from app.engines import Device, Engine, accelerators, available_engines, load_engine
 from app.hardware import cpu_features, cpu_model
 from compression import classifier, corpus, data, export, parity
 from compression.batches import Rows
 from compression.data import DataSettings
 from compression.evaluation import Logits, accuracy, flip_rate, probabilities
 from compression.measurement import latency
+from compression.quantization import half
 from compression.quantization.calibration import Observed, observe
 from compression.quantization.scheme import Quantization, apply
 
@@ -45,6 +46,7 @@ class Way:
     quantization: Quantization | None
     engine: str = "onnx"
     options: tuple[tuple[str, str], ...] = ()
+    device: Device = "cpu"
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def _ways() -> list[Way]:
         name = "per token" if len(group) > 3 else f"groups of {group}"
         options = (*_precision("bf16"), ("DYNAMIC_QUANTIZATION_GROUP_SIZE", group))
         ways.append(Way(f"OpenVINO bf16, weights stored int8, dynamic {name}", stored, "openvino", options))
+    if "cuda" in accelerators():
+        ways.append(Way("CUDA fp16", None, device="cuda"))
     return ways
 
 
@@ -131,6 +135,8 @@ def _wanted(way: Way, parts: Sequence[str] | None) -> bool:
 def _build(way: Way, source: Path, observed: dict[str, Observed], folder: Path) -> Path:
     if way.name.endswith(".onnx"):
         return Path(way.name)
+    if way.device == "cuda":
+        return half.convert(source, folder / "half.onnx")
     if way.quantization is None:
         return source
     path = folder / f"{abs(hash(way.quantization))}.onnx"
@@ -141,7 +147,7 @@ def _build(way: Way, source: Path, observed: dict[str, Observed], folder: Path) 
 
 def _load(way: Way, path: Path, threads: int) -> Engine:
     if way.engine == "onnx":
-        return load_engine("onnx", path, threads)
+        return load_engine("onnx", path, threads, device=way.device)
     import openvino as ov
 
     from app.engines.openvino import OpenVinoEngine

@@ -11,10 +11,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from app.errors import DataError
+from app.errors import DataError, RecipeError
 from compression import builds, classifier, export, openvino_ir
 from compression.builds import CandidateBuild
-from compression.quantization import sensitivity
+from compression.quantization import half, sensitivity
 from compression.quantization.scheme import Quantization, apply, observed_by
 from compression.quantization.sensitivity import MixedPrecision
 from compression.stages.base import Context, Input, Stage
@@ -126,3 +126,28 @@ class OpenVinoStage(Stage):
             source.model_folder,
             tuple(companions),
         ).write(folder)
+
+
+class CudaStage(Stage):
+    """The same graph in fp16, for an NVIDIA GPU through ONNX Runtime (extra `cuda` of the service).
+
+    Its input is a build in fp32. On a machine without CUDA its answers are proven by emulation on the CPU.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("build",)
+    gives: ClassVar[str] = "build"
+
+    kind: Literal["cuda"]
+
+    def run(self, inputs: Sequence[Input], _: Context, folder: Path) -> None:
+        """Convert the graph."""
+        source = builds.read(inputs[0].folder)
+        if (source.engine, source.precision) != ("onnx", "fp32"):
+            raise RecipeError(
+                f"stage {self.name!r} takes an ONNX build in fp32, and {source.name} is {source.engine} in "
+                f"{source.precision}; give it the stage of kind 'export'"
+            )
+        half.convert(inputs[0].folder / source.file, folder / "model.onnx")
+        CandidateBuild("cuda-fp16", "onnx", "fp16", "model.onnx", ("cuda",), source.model_folder).write(
+            folder
+        )

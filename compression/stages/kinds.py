@@ -8,7 +8,7 @@ from pydantic import Field
 
 from compression.stages.averaging import AverageStage
 from compression.stages.bottleneck import BottleneckStage, TransferStage
-from compression.stages.builds import ExportStage, OpenVinoStage, QuantizeStage
+from compression.stages.builds import CudaStage, ExportStage, OpenVinoStage, QuantizeStage
 from compression.stages.closed_loop import ClosedLoopStage
 from compression.stages.exits import BranchStage, ExitsStage
 from compression.stages.given import GivenStage
@@ -47,6 +47,7 @@ Stage = Annotated[
     | QuantizationAwareStage
     | QuantizeStage
     | OpenVinoStage
+    | CudaStage
     | PublishStage,
     Field(discriminator="kind"),
 ]
