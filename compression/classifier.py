@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import (
@@ -177,7 +178,7 @@ def _model(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTraine
         return _pretrained(source, config, fresh_head)
     model: PreTrainedModel = AutoModelForSequenceClassification.from_config(
         config, attn_implementation="eager"
-    )
+    ).float()
     reshape(model, tuple(LayerShape(heads, ffn_width) for heads, ffn_width in shapes))
     set_classifier_width(model, getattr(config, CLASSIFIER_KEY, None) or classifier_width(model))
     early_exit.restore(model)
@@ -202,7 +203,12 @@ def _ngrams(source: str, config: PretrainedConfig) -> PreTrainedModel:
 def _pretrained(source: str, config: PretrainedConfig, fresh_head: bool) -> PreTrainedModel:
     try:
         loaded = AutoModelForSequenceClassification.from_pretrained(
-            source, config=config, attn_implementation="eager", ignore_mismatched_sizes=fresh_head
+            source,
+            config=config,
+            attn_implementation="eager",
+            ignore_mismatched_sizes=fresh_head,
+            # Weights stored in fewer bits would be trained and judged in them.
+            dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UnsupportedModelError(f"{source} has no weights to load: {_first_line(error)}") from error

@@ -165,7 +165,7 @@ def load(source: str) -> MaskedLanguageModel:
         UnsupportedModelError: of a family without one here, or no weights.
     """
     try:
-        whole = AutoModelForMaskedLM.from_pretrained(source, attn_implementation="eager")
+        whole = AutoModelForMaskedLM.from_pretrained(source, attn_implementation="eager", dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise UnsupportedModelError(
             f"{source} cannot be pretrained: {str(error).partition(chr(10))[0]}"
@@ -181,7 +181,7 @@ def save_backbone(
 
     What the source has beside its encoder's layers (a pooler) is kept as it was.
     """
-    backbone = cast(PreTrainedModel, AutoModel.from_pretrained(source))
+    backbone = cast(PreTrainedModel, AutoModel.from_pretrained(source, dtype=torch.float32))
     backbone.load_state_dict(model.encoder.state_dict(), strict=False)
     backbone.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -65,6 +66,15 @@ def test_a_folder_of_transformers_own_is_loaded(family: str, tmp_path: Path) -> 
     assert loaded.labels == ("bad", "fair", "good")
     assert torch.allclose(logits(loaded.model, random_batch()), logits(model, random_batch()), atol=1e-5)
     assert not loaded.model.training
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16])
+def test_weights_stored_in_half_precision_are_computed_in_fp32(stored: torch.dtype, tmp_path: Path) -> None:
+    """Many models of the hub are: what is trained and what builds are held to is fp32 all the same."""
+    original = tiny_classifier()
+    save(Classifier(original.model.to(stored), original.tokenizer), tmp_path / "half")
+    assert load_file(tmp_path / "half" / "model.safetensors")["classifier.weight"].dtype == stored
+    assert {weights.dtype for weights in load(str(tmp_path / "half")).model.parameters()} == {torch.float32}
 
 
 def test_what_it_saved_opens_with_transformers(teacher_folder: Path) -> None:

@@ -93,3 +93,14 @@ def test_a_terminal_gets_a_bar() -> None:
         reports("teacher's logits")(40, 40, "rows")
     assert "teacher's logits" in stream.getvalue()
     assert "40/40" in stream.getvalue()
+
+
+def test_a_build_that_was_not_timed_has_no_times(finished: Finished) -> None:
+    """Those of another build are not its own; and nothing at all may have been timed."""
+    for builds in ("others", "none"):
+        version = finished.outcome.published[0]
+        first = version.manifest.builds[0].name
+        left = [cost for cost in version.manifest.cost if cost.build != first and builds == "others"]
+        manifest = version.manifest.model_copy(update={"cost": tuple(left)})
+        table = printed(console.summary((replace(version, manifest=manifest),)))
+        assert "faster" not in table and " ms" not in table
