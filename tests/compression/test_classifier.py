@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from transformers import (
     AutoConfig,
     AutoTokenizer,
@@ -72,7 +73,8 @@ def test_a_folder_of_transformers_own_is_loaded(family: str, tmp_path: Path) -> 
 def test_weights_stored_in_half_precision_are_computed_in_fp32(stored: torch.dtype, tmp_path: Path) -> None:
     """Many models of the hub are: what is trained and what builds are held to is fp32 all the same."""
     original = tiny_classifier()
-    save(Classifier(original.model.to(stored), original.tokenizer), tmp_path / "half")
+    nn.Module.to(original.model, stored)
+    save(original, tmp_path / "half")
     assert load_file(tmp_path / "half" / "model.safetensors")["classifier.weight"].dtype == stored
     assert {weights.dtype for weights in load(str(tmp_path / "half")).model.parameters()} == {torch.float32}
 
