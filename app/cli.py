@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from app import logs
 from app.errors import BertpressError, SettingsError
+from app.hardware import use_one_heap
 from app.head_start import HeadStart
 from app.settings import PREFIX, Settings, read_settings
 
@@ -76,6 +77,7 @@ def serve(settings: Settings) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Importing makes no garbage worth looking for, and looking takes a fifth of the start.
     gc.disable()
+    use_one_heap()
     head_start = HeadStart(settings)
     import uvicorn
 

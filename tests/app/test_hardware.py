@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -153,6 +156,43 @@ def test_resident_memory(tmp_path: Path) -> None:
 def test_memory_can_be_returned_at_any_time() -> None:
     hardware.return_free_memory()
     hardware.trim_memory()
+
+
+# Allocates in four threads at once, and counts the heaps of the process by malloc_info(3).
+_HEAPS = """
+import ctypes, sys, threading
+from app.hardware import use_one_heap
+
+if sys.argv[1] == "one":
+    use_one_heap()
+libc = ctypes.CDLL(None)
+together = threading.Barrier(4)
+
+def allocate():
+    together.wait()
+    libc.malloc(1000)
+    together.wait()
+
+threads = [threading.Thread(target=allocate) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fdopen.restype = ctypes.c_void_p
+output = ctypes.c_void_p(libc.fdopen(1, b"w"))
+libc.malloc_info(0, output)
+libc.fflush(output)
+"""
+
+
+@pytest.mark.parametrize(
+    ("argument", "environment", "one"),
+    [("one", {}, True), ("many", {}, False), ("one", {"MALLOC_ARENA_MAX": "8"}, False)],
+)
+def test_all_threads_allocate_from_one_heap(argument: str, environment: dict[str, str], one: bool) -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("this C library is not glibc")
+    command = [sys.executable, "-c", _HEAPS, argument]
+    found = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=True)
+    assert (found.stdout.count("<heap nr=") == 1) is one
 
 
 def test_this_machine() -> None:
